@@ -1,0 +1,1 @@
+"""Causal models and questions over `pgm`: interventions, counterfactuals, effects, discovery."""

@@ -1,0 +1,1 @@
+"""Differentially private training of the models of `pgm`, with its accounting and audits."""
