@@ -1,7 +1,8 @@
 """What every test and every doctest runs under: one thread, no window, fixed seeds, no leftovers.
 
-It stands at the root because the doctests of the packages need it too. It must not import the
-packages: jaxtyping's import hook checks the shapes of what is imported after it.
+It stands at the root because the doctests of the packages need it too. The packages are imported
+after jaxtyping's hook, which makes every annotation of theirs, shapes included, a check at run
+time; an int counts as a float, as it does for mypy (PEP 484).
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,12 @@ import matplotlib
 import pyro
 import pytest
 import torch
+from jaxtyping import install_import_hook
 
+install_import_hook(
+    ["pgm", "causal", "privacy"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 matplotlib.use("Agg")
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(

@@ -145,8 +145,8 @@ def test_each_rule_finds_what_it_is_for(rule: Rule, good: str, bad: str) -> None
 
 def test_shapes_are_checked_in_this_very_run() -> None:
     assert type(pgm.__spec__.loader).__module__.startswith("jaxtyping"), (
-        "pgm was imported before jaxtyping's hook, so no shape is checked: run pytest from the "
-        "root of the repository, with pyproject.toml's options."
+        "pgm was imported before conftest.py set jaxtyping's hook, so no shape is checked: no "
+        "conftest.py or pytest plugin may import the packages at its top."
     )
 
 
