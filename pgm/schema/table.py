@@ -202,6 +202,7 @@ class Schema:
             Continuous values outside the bounds stay as they are.
 
         Raises:
+            TypeError: something else than tensors.
             ValueError: an unknown site, tensors of other shapes, codes without a level, or counts
                 that are no counts.
 
@@ -350,6 +351,9 @@ def _split(schema: Schema, batch: Mapping[str, Tensor]) -> dict[str, Numbers]:
             f"The batch holds {listing(list(batch)) or 'nothing'}; the schema's sites are: "
             f"{listing(sites)}.{suggestion(unknown[0], sites) if unknown else ''}"
         )
+    for site, x in batch.items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f'Site "{site}" is a {type(x).__name__}; a batch holds tensors.')
     width = () if schema.site is None else (len(schema.columns),)
     rows = {x.shape[:1] for x in batch.values()}
     for site, x in batch.items():
