@@ -1,1 +1,40 @@
 """Probabilistic generative models: two Pyro programs over rows, and verbs that question them."""
+
+import pyro as _pyro
+
+_pyro.settings.set(module_local_params=True)
+
+from pgm.check import BrokenModel, check  # noqa: E402
+from pgm.checkpoint import load, save  # noqa: E402
+from pgm.history import Fit, Step  # noqa: E402
+from pgm.loop import NonFiniteLoss, fit, training  # noqa: E402
+from pgm.model import Model, rows  # noqa: E402
+from pgm.objectives import IWAE, objective  # noqa: E402
+from pgm.schema import Categorical, Continuous, Count, Schema  # noqa: E402
+from pgm.verb import Unsupported, Verb, abilities, verb  # noqa: E402
+from pgm.weights import log_weight  # noqa: E402
+
+__all__ = [
+    "IWAE",
+    "BrokenModel",
+    "Categorical",
+    "Continuous",
+    "Count",
+    "Fit",
+    "Model",
+    "NonFiniteLoss",
+    "Schema",
+    "Step",
+    "Unsupported",
+    "Verb",
+    "abilities",
+    "check",
+    "fit",
+    "load",
+    "log_weight",
+    "objective",
+    "rows",
+    "save",
+    "training",
+    "verb",
+]

@@ -1,0 +1,157 @@
+"""Batches: dicts of tensors with the rows first, checked once where the data enter.
+
+A key that is a parameter of a model's program is context, any other key is an observed site, and
+`x_seen` (boolean, the shape of `x`) says which cells of `x` were seen. NaN in a float tensor means
+missing: it becomes such a mask here, and a zero in the tensor.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pgm.schema import Schema
+
+SEEN = "_seen"
+"""The ending of a mask's key."""
+
+
+class Batch(dict[str, Tensor]):
+    """A checked dict of tensors, rows first."""
+
+    def __repr__(self) -> str:
+        cells = ", ".join(f"{name} {tuple(value.shape)}" for name, value in self.items())
+        return f"Batch({cells})"
+
+
+def as_batch(data: Any, *, schema: Schema | None = None) -> Batch:
+    """Turns what a user has into a checked batch; nothing of the user's is changed.
+
+    Args:
+        data: a tensor or array (meaning `{"x": data}`), a mapping of them, or a pandas frame.
+        schema: how a frame is read; a frame without one is refused.
+
+    Raises:
+        TypeError: data of another kind, or tensors of a dtype that no density is defined on.
+        ValueError: no rows, rows that differ in number, infinite values, or a frame without schema.
+
+    Example:
+        >>> as_batch(torch.tensor([[1.0, float("nan")]]))
+        Batch(x (1, 2), x_seen (1, 2))
+    """
+    if isinstance(data, Batch):
+        return data
+    if type(data).__module__.partition(".")[0] == "pandas":
+        data = _read(data, schema)
+    if not isinstance(data, Mapping):
+        data = {"x": data}
+    tensors = {str(name): _tensor(str(name), value) for name, value in data.items()}
+    _check_rows(tensors)
+    batch = Batch()
+    for name, value in tensors.items():
+        batch.update(_fill(name, value))
+    return batch
+
+
+def rows_of(batch: Mapping[str, Tensor]) -> int:
+    """The number of rows of a batch."""
+    return len(next(iter(batch.values())))
+
+
+def take(batch: Mapping[str, Tensor], index: Tensor | slice) -> Batch:
+    """The rows of `batch` at `index`."""
+    return Batch({name: value[index] for name, value in batch.items()})
+
+
+def repeat(batch: Mapping[str, Tensor], times: int) -> Batch:
+    """The rows of `batch`, all of them `times` times over (row i of copy k is row k n + i)."""
+    if times == 1:
+        return Batch(batch)
+    return Batch({k: v.repeat(times, *[1] * (v.dim() - 1)) for k, v in batch.items()})
+
+
+def move(batch: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype) -> Batch:
+    """The batch on a device; its floating-point tensors in `dtype`."""
+    return Batch(
+        {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in batch.items()}
+    )
+
+
+def split(batch: Batch, fraction: float, *, seed: int) -> tuple[Batch, Batch]:
+    """Splits the rows at random: (1 - fraction, fraction), at least one row each.
+
+    Raises:
+        ValueError: a fraction outside (0, 1), or a batch of a single row.
+    """
+    n = rows_of(batch)
+    if not 0 < fraction < 1 or n < 2:
+        raise ValueError(
+            f"Cannot hold out a fraction {fraction} of {n} rows: it takes a fraction strictly "
+            "between 0 and 1, and two rows or more. Pass the held-out rows themselves instead."
+        )
+    held = min(max(1, round(fraction * n)), n - 1)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return take(batch, order[held:]), take(batch, order[:held])
+
+
+def chunks(batch: Batch, size: int) -> Iterator[Batch]:
+    """Consecutive pieces of at most `size` rows."""
+    for start in range(0, rows_of(batch), size):
+        yield take(batch, slice(start, start + size))
+
+
+def _read(frame: Any, schema: Schema | None) -> Mapping[str, Tensor]:
+    if schema is None:
+        raise ValueError(
+            "A data frame came, but the model has no schema to read it with: the levels, counts "
+            "and bounds of its columns are part of the model. Set `model.schema = "
+            "pgm.Schema.infer(frame)`, pass `schema=` to `pgm.fit`, or pass tensors."
+        )
+    return schema.encode(frame, all_missing="keep")
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"Data for {name!r} are a {type(value).__name__} that is no tensor ({error}). Pass a "
+            "tensor, an array, a dict of them, or a pandas frame with a schema."
+        ) from error
+    if tensor.is_complex() or tensor.is_quantized:
+        raise TypeError(
+            f"Data for {name!r} have dtype {tensor.dtype}, on which no density here is defined. "
+            "Pass real floating-point, integer or boolean tensors."
+        )
+    if tensor.dim() == 0:
+        raise ValueError(f"Data for {name!r} are a single number; rows come first: shape (n, ...).")
+    return tensor
+
+
+def _check_rows(tensors: Mapping[str, Tensor]) -> None:
+    if not tensors:
+        raise ValueError("The batch is empty: no tensor came. Pass at least one observed site.")
+    lengths = {name: len(value) for name, value in tensors.items()}
+    if 0 in lengths.values():
+        raise ValueError(f"The data have no rows: {lengths}. A model needs at least one row.")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            f"Tensors of different numbers of rows came: {lengths}. The first axis of every tensor "
+            "counts the rows, and row i of each belongs to the same example."
+        )
+
+
+def _fill(name: str, value: Tensor) -> dict[str, Tensor]:
+    if not value.is_floating_point():
+        return {name: value}
+    bad = torch.isinf(value).sum()
+    if bad:
+        raise ValueError(
+            f"Data for {name!r} hold {int(bad)} infinite values, whose density is zero or "
+            "undefined. Clip them, or mark them as missing with NaN."
+        )
+    unseen = torch.isnan(value)
+    if not unseen.any():
+        return {name: value}
+    return {name: value.masked_fill(unseen, 0.0), name + SEEN: ~unseen}

@@ -1,0 +1,85 @@
+"""What training minimises: a loss for every row, in nats.
+
+The generic objective is the negative evidence lower bound of each row, -E[log p(x, z) - log q(z|x)]
+(Kingma & Welling 2014, eq. 3), estimated from one draw; the terms of shared sites enter as one N-th
+in each of the N rows. Draws without a reparameterised gradient get the score-function term
+(Ranganath et al. 2014, eq. 2), whose value is zero. A family registers its surrogate.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pgm.batch import Batch, rows_of
+from pgm.model import Model
+from pgm.verb import verb
+from pgm.weights import LogWeight, log_weight
+
+
+class Objective(Protocol):
+    """A loss by row: the verb `objective`, or an object such as `IWAE(8)`."""
+
+    def __call__(self, model: Model, batch: Batch, *, size: int) -> Tensor:
+        """The loss of every row in nats, differentiable, shape (n,)."""
+
+
+@verb(grad=True)
+def objective(model: Model, batch: Batch, *, size: int | None = None) -> Float[Tensor, " n"]:
+    """The loss of every row, in nats: what `fit` minimises.
+
+    Args:
+        model: any model.
+        batch: the rows of a minibatch.
+        size: the number N of rows of the whole data, of which shared terms take one N-th a row;
+            by default the rows of `batch` are all there are.
+
+    Returns:
+        Losses, shape (n,); their mean is an estimate of the loss of the whole data over N.
+
+    Example:
+        >>> from pgm.families.kde import KDE
+        >>> model = KDE(torch.tensor([[-1.0], [1.0]]), bandwidth=1.0)
+        >>> objective(model, torch.tensor([[0.0]]))
+        tensor([1.4189], grad_fn=<NegBackward0>)
+    """
+    weight = log_weight(model, batch)
+    size = size or rows_of(batch)
+    bound = weight.rows + weight.shared / size
+    return -_with_score(bound, weight, size)
+
+
+@dataclass(frozen=True)
+class IWAE:
+    """The importance-weighted bound with K particles (Burda, Grosse & Salakhutdinov 2016, eq. 8).
+
+    Its gradient is that of reparameterised draws; score terms weigh each particle by its share.
+
+    Attributes:
+        particles: K; with 1 it is the evidence lower bound.
+
+    Example:
+        >>> from pgm.families.factor import PPCA
+        >>> IWAE(8)(PPCA(3, 1), Batch(x=torch.zeros(2, 3)), size=2).shape
+        torch.Size([2])
+    """
+
+    particles: int
+
+    def __call__(self, model: Model, batch: Batch, *, size: int) -> Float[Tensor, " n"]:
+        """The loss of every row in nats."""
+        weight = log_weight(model, batch, particles=self.particles)
+        log_w = weight.rows + weight.shared[:, None] / size
+        bound = log_w.logsumexp(0) - math.log(self.particles)
+        score = weight.score_rows + weight.score_shared[:, None]
+        return -(bound + ((score - score.detach()) * bound.detach()).sum(0))
+
+
+def _with_score(bound: Tensor, weight: LogWeight, size: int) -> Tensor:
+    """Adds the score-function gradient, whose value is zero."""
+    score = weight.score_rows + weight.score_shared
+    if not score.requires_grad:
+        return bound
+    return bound + (score - score.detach()) * bound.detach()

@@ -1,0 +1,169 @@
+"""The kernel: log p(x, z) - log q(z | x) of every row, for one draw of z from the guide.
+
+Each program is run once, by one handler that gives the sites their values and keeps their terms by
+row; nothing is summed over rows, so that bounds, importance weights, imputation, anomaly scores and
+per-row gradients are all read off the same numbers (Burda et al. 2016, eq. 8, with one weight a
+row). The terms of sites outside `rows` are kept apart. Discrete latents marked
+`infer={"enumerate": "parallel"}` are summed out; missing cells are drawn from the model itself, so
+that their density and their proposal cancel.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pgm.batch import SEEN, Batch, repeat, rows_of
+from pgm.enumeration import Factor, sum_product
+from pgm.model import Model, arguments
+from pgm.sites import Run, Site
+
+
+@dataclass(frozen=True, eq=False)
+class LogWeight:
+    """Log importance weights in nats, by row, the terms of the shared sites apart.
+
+    Attributes:
+        rows: log p(x, z) - log q(z | x) of each row, shape (n,) or (particles, n).
+        shared: the same for the sites outside `rows`, shape () or (particles,).
+        score_rows: log q of those draws that have no reparameterised gradient, by row.
+        score_shared: the same for the shared sites.
+        values: what every site took, by name, rows first (or particles, rows).
+        shared_sites: the names of the latent sites outside `rows`.
+    """
+
+    rows: Float[Tensor, "*particles n"]
+    shared: Float[Tensor, "*particles"]
+    score_rows: Float[Tensor, "*particles n"]
+    score_shared: Float[Tensor, "*particles"]
+    values: dict[str, Tensor]
+    shared_sites: tuple[str, ...] = ()
+
+
+def log_weight(model: Model, batch: Batch, *, particles: int | None = None) -> LogWeight:
+    """Draws the latents from the guide once and weighs them; differentiable.
+
+    The expectation of exp(rows) over draws is p(x) of each row (given the shared sites), so the
+    mean of `rows` is the evidence lower bound.
+
+    Args:
+        model: any model.
+        batch: observed sites and context, rows first (see `pgm.batch.as_batch`).
+        particles: with K, every row is drawn K times: all shapes get a leading axis K. The rows of
+            one particle share one draw of the shared sites.
+
+    Raises:
+        ValueError: a key of the batch that is neither a site, context nor asked for by the guide.
+        Unsupported: a cell is missing from a site whose joint density cannot leave it out.
+
+    Example:
+        >>> from pgm.families.factor import PPCA
+        >>> model, x = PPCA(3, 1), Batch(x=torch.zeros(2, 3))
+        >>> log_weight(model, x, particles=4).rows.shape
+        torch.Size([4, 2])
+    """
+    if particles is None:
+        return _weigh(model, batch)
+    weight = _weigh(model, repeat(batch, particles))
+    if not weight.shared_sites:
+        return _unfold(weight, particles, rows_of(batch))
+    return _stack([_weigh(model, batch) for _ in range(particles)])
+
+
+def run_programs(
+    model: Model, batch: Batch, latents: Mapping[str, Tensor] | None = None
+) -> tuple[Run, Run]:
+    """Runs the guide (unless `latents` are given), then the model on its draws and the batch.
+
+    Returns:
+        The run of the guide and the run of the model.
+    """
+    n = rows_of(batch)
+    guide = Run()
+    if latents is None and model.latent:
+        with guide:
+            model.guide(n, **arguments(model, "guide", batch))
+    draws = latents if latents is not None else {k: s.value for k, s in guide.sites.items()}
+    joint = Run(draws, observed=batch, enumerate_sites=True)
+    with joint:
+        model.model(n, **arguments(model, "model", batch))
+    _check_keys(model, batch, joint)
+    return guide, joint
+
+
+def _weigh(model: Model, batch: Batch) -> LogWeight:
+    n = rows_of(batch)
+    guide, joint = run_programs(model, batch)
+    proposals, sites = list(guide.sites.values()), list(joint.sites.values())
+    factors = [site.factor() for site in sites if site.rows]
+    log_p = sum_product(factors, joint.variables) if joint.variables else _by_row(factors, n)
+    log_q = _by_row([site.factor() for site in proposals if site.rows], n)
+    shared = _total([s.log_prob() for s in sites if not s.rows])
+    shared_q = _total([s.log_prob() for s in proposals if not s.rows])
+    scores = [(site, site.score()) for site in proposals + sites]
+    by_row = [Factor(s, site.plates) for site, s in scores if s is not None and site.rows]
+    apart = [s for site, s in scores if s is not None and not site.rows]
+    return LogWeight(
+        log_p - log_q,
+        shared - shared_q,
+        _by_row(by_row, n),
+        _total(apart),
+        {name: site.value for name, site in joint.sites.items()},
+        tuple(site.name for site in sites if _is_shared_latent(site)),
+    )
+
+
+def _is_shared_latent(site: Site) -> bool:
+    return not site.rows and not site.observed and not site.deterministic
+
+
+def _by_row(factors: list[Factor], n: int) -> Tensor:
+    """The sum of the factors over everything but the rows."""
+    total = torch.zeros(())
+    for factor in factors:
+        log_value = factor.log_value
+        inner = log_value.dim() > 1
+        total = total + (log_value.flatten(0, -2).sum(0) if inner else log_value)
+    return total.expand(n)
+
+
+def _total(log_probs: list[Tensor]) -> Tensor:
+    return sum((log_prob.sum() for log_prob in log_probs), start=torch.zeros(()))
+
+
+def _unfold(weight: LogWeight, particles: int, n: int) -> LogWeight:
+    """Rows that were repeated as (particles, n)."""
+
+    def unfold(value: Tensor) -> Tensor:
+        whole = value.dim() > 0 and len(value) == particles * n
+        return value.reshape(particles, n, *value.shape[1:]) if whole else value
+
+    return LogWeight(
+        unfold(weight.rows),
+        weight.shared.expand(particles),
+        unfold(weight.score_rows),
+        weight.score_shared.expand(particles),
+        {name: unfold(value) for name, value in weight.values.items()},
+    )
+
+
+def _stack(weights: list[LogWeight]) -> LogWeight:
+    tensors = [f.name for f in fields(LogWeight) if f.name not in ("values", "shared_sites")]
+    stacked = {name: torch.stack([getattr(w, name) for w in weights]) for name in tensors}
+    values = {name: torch.stack([w.values[name] for w in weights]) for name in weights[0].values}
+    return LogWeight(**stacked, values=values, shared_sites=weights[0].shared_sites)
+
+
+def _check_keys(model: Model, batch: Batch, joint: Run) -> None:
+    """Every key of a batch has a meaning, or the data would be ignored in silence."""
+    known = {*model.context, *model.wants, *joint.sites}
+    unknown = [k for k in batch if k not in known and k.removesuffix(SEEN) not in known]
+    if unknown:
+        raise ValueError(
+            f"The batch has {', '.join(map(repr, unknown))}, which {type(model).__name__} does not "
+            f"know: its sites are {', '.join(joint.sites)}"
+            + (f", its context {', '.join(model.context)}" if model.context else "")
+            + ". Rename the key, or leave it out."
+        )
