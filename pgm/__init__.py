@@ -12,6 +12,17 @@ from pgm.model import Model, rows  # noqa: E402
 from pgm.objectives import IWAE, objective  # noqa: E402
 from pgm.schema import Categorical, Continuous, Count, Schema  # noqa: E402
 from pgm.verb import Unsupported, Verb, abilities, verb  # noqa: E402
+from pgm.verbs import (  # noqa: E402
+    Imputation,
+    LogProb,
+    decode,
+    encode,
+    impute,
+    interpolate,
+    log_prob,
+    sample,
+    surprise,
+)
 from pgm.weights import log_weight  # noqa: E402
 
 __all__ = [
@@ -21,6 +32,8 @@ __all__ = [
     "Continuous",
     "Count",
     "Fit",
+    "Imputation",
+    "LogProb",
     "Model",
     "NonFiniteLoss",
     "Schema",
@@ -29,12 +42,19 @@ __all__ = [
     "Verb",
     "abilities",
     "check",
+    "decode",
+    "encode",
     "fit",
+    "impute",
+    "interpolate",
     "load",
+    "log_prob",
     "log_weight",
     "objective",
     "rows",
+    "sample",
     "save",
+    "surprise",
     "training",
     "verb",
 ]

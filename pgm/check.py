@@ -186,7 +186,13 @@ def _shape(site: Site, n: int) -> Iterator[str]:
 
 
 def _data(site: Site, batch: Batch) -> Iterator[str]:
-    if site.name not in batch or not site.rows or site.plates:
+    if site.name not in batch or not site.rows:
+        return
+    if site.plates:
+        yield (
+            f"Site {site.name!r} is observed inside a plate within the rows, so that its rows are "
+            "not its first axis. Declare that plate's dimension as part of the event: .to_event(1)."
+        )
         return
     came, expected = tuple(batch[site.name].shape[1:]), tuple(site.fn.event_shape)
     if came != expected:

@@ -52,6 +52,43 @@ def sum_product(
     return _rows(current)
 
 
+def draw_variables(
+    factors: Sequence[Factor], variables: dict[int, frozenset[int]]
+) -> dict[int, Tensor]:
+    """Draws the enumerated variables jointly from their posterior, one after the other.
+
+    The marginal of a variable is the gradient of the log sum with respect to a log factor of that
+    variable alone (Darwiche 2003); what is drawn is clamped before the next.
+
+    Args:
+        factors: as in `sum_product`.
+        variables: as in `sum_product`, in the order of the program.
+
+    Returns:
+        For each dimension the index drawn, with size one along that dimension.
+    """
+    clamped, drawn = [Factor(f.log_value.detach(), f.plates) for f in factors], {}
+    for dim, plates in variables.items():
+        shape = torch.broadcast_shapes(
+            *[_only_dims(f.log_value, {dim, -1, *plates}) for f in factors]
+        )
+        with torch.enable_grad():
+            probe = torch.zeros(shape, device=factors[0].log_value.device, requires_grad=True)
+            total = sum_product([*clamped, Factor(probe, plates)], variables).sum()
+            (marginal,) = torch.autograd.grad(total, probe)
+        along = marginal.movedim(dim, -1)
+        index = torch.multinomial(along.reshape(-1, along.shape[-1]), 1).reshape(along.shape[:-1])
+        drawn[dim] = index.unsqueeze(-1).movedim(-1, dim)
+        chosen = torch.zeros_like(marginal).scatter(dim, drawn[dim], 1.0).log()
+        clamped.append(Factor(chosen, plates))
+    return drawn
+
+
+def _only_dims(log_factor: Tensor, dims: set[int]) -> list[int]:
+    """The shape of a factor with all but some dimensions set to one."""
+    return [size if d - log_factor.dim() in dims else 1 for d, size in enumerate(log_factor.shape)]
+
+
 def _eliminate(log_factors: list[Tensor], dims: list[int]) -> list[Tensor]:
     """Removes the dimensions, cheapest first."""
     while dims:

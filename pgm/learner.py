@@ -5,7 +5,7 @@ another learner to the same loop.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ Schedule = Callable[[Optimizer], LRScheduler] | Literal["constant", "cosine"]
 MakeOptimiser = Callable[..., Optimizer]
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What the loop asks of an update rule."""
 

@@ -6,7 +6,7 @@ stopped. A Dataset or DataLoader may be larger than memory: only one minibatch i
 
 import itertools
 from collections.abc import Iterator, Mapping, Sized
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -17,6 +17,7 @@ from pgm.randomness import seeded
 from pgm.verb import prepare
 
 
+@runtime_checkable
 class Source(Protocol):
     """Minibatches by epoch."""
 

@@ -8,7 +8,7 @@ in each of the N rows. Draws without a reparameterised gradient get the score-fu
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -19,6 +19,7 @@ from pgm.verb import verb
 from pgm.weights import LogWeight, log_weight
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A loss by row: the verb `objective`, or an object such as `IWAE(8)`."""
 

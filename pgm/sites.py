@@ -137,11 +137,10 @@ class Run(Messenger):
         if seen is None:
             msg["value"] = x
             return
-        seen, rest = _cells(name, fn, seen)
         draw = fn()
-        msg["value"] = torch.where(_as(seen, draw), x.to(draw.dtype), draw)
+        msg["fn"], rest = _cells(name, fn, seen)
+        msg["value"] = torch.where(seen, x.to(draw.dtype), draw)
         msg["infer"] = msg["infer"] | {"_drawn": rest}
-        msg["fn"] = _only(fn, seen)
 
     def _enumerates(self, msg: Any) -> bool:
         if not self.enumerate_sites or msg["infer"].get("enumerate") != "parallel":
@@ -179,32 +178,20 @@ class Run(Messenger):
         )
 
 
-def _cells(name: str, fn: Any, seen: Tensor) -> tuple[Tensor, Any]:
-    """The mask at the level at which `fn` factorises, and the distribution of the unseen cells."""
+def _cells(name: str, fn: Any, seen: Tensor) -> tuple[Any, Any]:
+    """`fn` with its density restricted to the seen cells, and to the unseen ones."""
     if isinstance(fn, Independent) and fn.base_dist.event_dim == 0:
-        return seen, _only(fn, ~seen)
+        inner = fn.reinterpreted_batch_ndims
+        return tuple(fn.base_dist.mask(cells).to_event(inner) for cells in (seen, ~seen))
     if fn.event_dim == 0:
-        return seen, _only(fn, ~seen)
+        return fn.mask(seen), fn.mask(~seen)
     flat = seen.flatten(-fn.event_dim)
     if bool((flat.any(-1) & ~flat.all(-1)).any()):
         raise Unsupported(
             f"Some cells of site {name!r} are missing, and its {type(fn).__name__} is a joint "
             "density that cannot leave single cells out. Drop those rows, hide whole rows, use a "
             "model with a factorised likelihood (PPCA, VAE, mixture), or pgm.impute where "
-            "`pgm.abilities(model)` lists it."
+            "`pgm.abilities(model)` lists it as the family's own."
         )
     rows = flat.all(-1)
-    return rows, _only(fn, ~rows)
-
-
-def _only(fn: Any, cells: Tensor) -> Any:
-    """`fn` with its density restricted to `cells`."""
-    if isinstance(fn, Independent) and cells.dim() > len(fn.batch_shape):
-        inner = fn.reinterpreted_batch_ndims
-        return fn.base_dist.mask(cells).to_event(inner)
-    return fn.mask(cells)
-
-
-def _as(cells: Tensor, value: Tensor) -> Tensor:
-    """The mask with the event dimensions of `value`."""
-    return cells.reshape(cells.shape + (1,) * (value.dim() - cells.dim()))
+    return fn.mask(rows), fn.mask(~rows)

@@ -8,7 +8,7 @@ what to use instead. `abilities` reads these tables, so that they cannot lie.
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 import torch
@@ -93,7 +93,7 @@ class Verb(Generic[P, R]):
         if self._takes_batch:
             args, kwargs = _batch_first(model, args, kwargs)
         rule = self._rules.dispatch(type(model))
-        with seeded(kwargs.pop("seed", None)), _mode(model, self._grad):
+        with seeded(kwargs.pop("seed", None)), nullcontext() if self._grad else _answering(model):
             return rule(model, *args, **kwargs)
 
     def __repr__(self) -> str:
@@ -153,10 +153,8 @@ def _batch_first(
 
 
 @contextmanager
-def _mode(model: Model, grad: bool) -> Iterator[None]:
-    if grad:
-        yield
-        return
+def _answering(model: Model) -> Iterator[None]:
+    """Evaluation mode without gradients, and the modes as they were afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -10,13 +10,14 @@ that their density and their proposal cancel.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pgm.batch import SEEN, Batch, repeat, rows_of
-from pgm.enumeration import Factor, sum_product
+from pgm.enumeration import Factor, draw_variables, sum_product
 from pgm.model import Model, arguments
 from pgm.sites import Run, Site
 
@@ -42,7 +43,13 @@ class LogWeight:
     shared_sites: tuple[str, ...] = ()
 
 
-def log_weight(model: Model, batch: Batch, *, particles: int | None = None) -> LogWeight:
+def log_weight(
+    model: Model,
+    batch: Batch,
+    *,
+    particles: int | None = None,
+    enumerated: Literal["sum", "draw"] = "sum",
+) -> LogWeight:
     """Draws the latents from the guide once and weighs them; differentiable.
 
     The expectation of exp(rows) over draws is p(x) of each row (given the shared sites), so the
@@ -53,6 +60,8 @@ def log_weight(model: Model, batch: Batch, *, particles: int | None = None) -> L
         batch: observed sites and context, rows first (see `pgm.batch.as_batch`).
         particles: with K, every row is drawn K times: all shapes get a leading axis K. The rows of
             one particle share one draw of the shared sites.
+        enumerated: the values reported for enumerated sites, and for what depends on them: all at
+            once along their dimensions, or drawn from their posterior. The weights are the same.
 
     Raises:
         ValueError: a key of the batch that is neither a site, context nor asked for by the guide.
@@ -65,11 +74,11 @@ def log_weight(model: Model, batch: Batch, *, particles: int | None = None) -> L
         torch.Size([4, 2])
     """
     if particles is None:
-        return _weigh(model, batch)
-    weight = _weigh(model, repeat(batch, particles))
+        return _weigh(model, batch, enumerated)
+    weight = _weigh(model, repeat(batch, particles), enumerated)
     if not weight.shared_sites:
         return _unfold(weight, particles, rows_of(batch))
-    return _stack([_weigh(model, batch) for _ in range(particles)])
+    return _stack([_weigh(model, batch, enumerated) for _ in range(particles)])
 
 
 def run_programs(
@@ -93,7 +102,7 @@ def run_programs(
     return guide, joint
 
 
-def _weigh(model: Model, batch: Batch) -> LogWeight:
+def _weigh(model: Model, batch: Batch, enumerated: Literal["sum", "draw"]) -> LogWeight:
     n = rows_of(batch)
     guide, joint = run_programs(model, batch)
     proposals, sites = list(guide.sites.values()), list(joint.sites.values())
@@ -110,9 +119,34 @@ def _weigh(model: Model, batch: Batch) -> LogWeight:
         shared - shared_q,
         _by_row(by_row, n),
         _total(apart),
-        {name: site.value for name, site in joint.sites.items()},
+        _values(joint, factors, enumerated),
         tuple(site.name for site in sites if _is_shared_latent(site)),
     )
+
+
+def _values(
+    joint: Run, factors: list[Factor], enumerated: Literal["sum", "draw"]
+) -> dict[str, Tensor]:
+    draw = enumerated == "draw" and joint.variables
+    drawn = draw_variables(factors, joint.variables) if draw else {}
+    return {name: _value(site, drawn) for name, site in joint.sites.items()}
+
+
+def _value(site: Site, drawn: dict[int, Tensor]) -> Tensor:
+    """A site's value at the drawn indices, with the rows first."""
+    value, event_dim = site.value, site.fn.event_dim
+    for dim, index in drawn.items():
+        if value.dim() - event_dim >= -dim:
+            along = index.reshape(index.shape + (1,) * event_dim)
+            if value.shape[dim - event_dim] == 1:
+                along = torch.zeros_like(along)
+            value = torch.take_along_dim(value, along, dim - event_dim)
+    if not site.rows:
+        return value
+    if drawn:
+        batch_dims = -min(site.plates, default=-1)
+        value = value.reshape(value.shape[value.dim() - event_dim - batch_dims :])
+    return value.movedim(-1 - event_dim, 0) if site.plates else value
 
 
 def _is_shared_latent(site: Site) -> bool:
