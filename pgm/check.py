@@ -132,6 +132,11 @@ def _programs(model: Model, batch: Batch, guide: Run, joint: Run) -> Iterator[st
         return
     yield from _parameters(model, guide, joint)
     yield from _latents(batch, guide, joint)
+    yield from shapes(joint, batch)
+
+
+def shapes(joint: Run, batch: Batch) -> Iterator[str]:
+    """What is wrong with the shapes of the sites, and of their data."""
     for site in joint.sites.values():
         yield from _shape(site, rows_of(batch))
         yield from _data(site, batch)

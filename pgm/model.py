@@ -16,6 +16,7 @@ import pyro
 import torch
 from pyro.nn import PyroModule
 
+from pgm.batch import SEEN
 from pgm.schema import Schema
 
 ROWS = "rows"
@@ -115,7 +116,8 @@ def arguments(model: Model, program: str, batch: Mapping[str, Any]) -> dict[str,
     """The entries of `batch` that the program called `program` takes by name.
 
     Raises:
-        ValueError: a parameter without a default that the batch does not have.
+        ValueError: a parameter without a default that the batch does not have, or missing cells of
+            context, which has no density to draw them from.
     """
     names = model.context if program == "model" else model.wants
     for name, required in _parameters(type(model), program).items():
@@ -124,6 +126,12 @@ def arguments(model: Model, program: str, batch: Mapping[str, Any]) -> dict[str,
                 f"{type(model).__name__}.{program} takes {name!r}, which the batch does not have "
                 f"(it has {', '.join(map(repr, batch)) or 'nothing'}). Pass it under that name, "
                 "rows first, or give the parameter a default."
+            )
+        if program == "model" and name + SEEN in batch and name + SEEN not in names:
+            raise ValueError(
+                f"Cells of {name!r} are missing, which is context of {type(model).__name__}: it has "
+                "no density, and zeros in their place would be taken for data. Drop those rows, "
+                f"fill the cells in first, or let `model` take {name + SEEN!r} and say what it does."
             )
     return {name: batch[name] for name in names if name in batch}
 
