@@ -16,11 +16,18 @@ class Example:
         model: an untrained model.
         data: what it is trained on, in any form.
         fit: options of `pgm.fit` that train it in a second or two.
+        discrete: whether the data are whole numbers, which have probabilities and no density.
+        loss_falls: whether the objective is a loss; the value of a game or a contrast need not
+            fall.
+        bound_applies: whether the two programs bound the family's own density.
     """
 
     model: Model
     data: Any
     fit: dict[str, Any] = field(default_factory=dict)
+    discrete: bool = False
+    loss_falls: bool = True
+    bound_applies: bool = True
 
 
 def names() -> list[str]:
