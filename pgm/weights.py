@@ -98,7 +98,7 @@ def run_programs(
     joint = Run(draws, observed=batch, enumerate_sites=True)
     with joint:
         model.model(n, **arguments(model, "model", batch))
-    _check_keys(model, batch, joint)
+    check_keys(model, batch, joint)
     return guide, joint
 
 
@@ -190,7 +190,7 @@ def _stack(weights: list[LogWeight]) -> LogWeight:
     return LogWeight(**stacked, values=values, shared_sites=weights[0].shared_sites)
 
 
-def _check_keys(model: Model, batch: Batch, joint: Run) -> None:
+def check_keys(model: Model, batch: Batch, joint: Run) -> None:
     """Every key of a batch has a meaning, or the data would be ignored in silence."""
     known = {*model.context, *model.wants, *joint.sites}
     unknown = [k for k in batch if k not in known and k.removesuffix(SEEN) not in known]
