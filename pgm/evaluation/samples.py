@@ -166,7 +166,7 @@ def _unbiased(
 
 
 def _off_diagonal(square: Float[Tensor, "n n"]) -> Float[Tensor, " pairs"]:
-    i, j = torch.triu_indices(*square.shape, offset=1)
+    i, j = torch.triu_indices(len(square), len(square), offset=1)
     return square[i, j]
 
 
