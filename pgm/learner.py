@@ -5,7 +5,7 @@ another learner to the same loop.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from pgm.batch import Batch
 from pgm.model import Model
 from pgm.objectives import Objective
 
-Schedule = Callable[[Optimizer], LRScheduler] | Literal["constant", "cosine"]
+Schedule = Callable[[Optimizer], LRScheduler] | str
+"""'constant', 'cosine', or a maker of a torch scheduler."""
 MakeOptimiser = Callable[..., Optimizer]
 
 
@@ -85,7 +86,7 @@ class GradientLearner:
         value = loss.item()
         if value - value != 0.0:
             return value
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimiser.step()

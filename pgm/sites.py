@@ -45,7 +45,11 @@ class Site:
 
     def log_prob(self) -> Tensor:
         """Log density of the value, in nats, one number an element of the batch shape."""
-        return self._masked(self.fn.log_prob(self.value))
+        try:
+            log_prob = self.fn.log_prob(self.value)
+        except ValueError as error:
+            raise ValueError(f"Site {self.name!r}: {error}") from error
+        return self._masked(log_prob)
 
     def factor(self) -> Factor:
         """The site's term of the joint, with the rows in the last dimension."""
