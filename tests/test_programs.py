@@ -31,13 +31,13 @@ def test_regression_with_an_autoguide_finds_least_squares(guide: Any) -> None:
     """Least squares is the limit of the posterior mean under a flat prior."""
     model = pgm.from_pyro(line, guide, rows="data", observed=SEEN)
     batch = {"x": X, "obs": Y}
-    pgm.fit(model, batch, steps=250, batch_size=200, learning_rate=0.1, schedule="cosine", seed=0)
+    pgm.fit(model, batch, steps=400, batch_size=200, learning_rate=0.1, seed=0)
     A = torch.stack([X, torch.ones_like(X)], 1)
     w, b = torch.linalg.lstsq(A, Y[:, None]).solution.flatten()
     with torch.no_grad():
         weight = pgm.log_weight(model, prepare(model, batch), particles=50)
-    assert float(weight.values["w"].mean()) == pytest.approx(float(w), abs=0.05)
-    assert float(weight.values["b"].mean()) == pytest.approx(float(b), abs=0.05)
+    assert float(weight.values["w"].mean()) == pytest.approx(float(w), abs=0.1)
+    assert float(weight.values["b"].mean()) == pytest.approx(float(b), abs=0.1)
     drawn = pgm.sample(model, 200, context={"x": X}, seed=0)["obs"]
     assert float((drawn - Y).std()) == pytest.approx(0.3 * 2**0.5, rel=0.2)
 
