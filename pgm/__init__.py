@@ -10,6 +10,7 @@ from pgm.history import Fit, Step  # noqa: E402
 from pgm.loop import NonFiniteLoss, fit, training  # noqa: E402
 from pgm.model import Model, rows  # noqa: E402
 from pgm.objectives import IWAE, objective  # noqa: E402
+from pgm.programs import from_pyro  # noqa: E402
 from pgm.schema import Categorical, Continuous, Count, Schema  # noqa: E402
 from pgm.verb import Unsupported, Verb, abilities, verb  # noqa: E402
 from pgm.verbs import (  # noqa: E402
@@ -45,6 +46,7 @@ __all__ = [
     "decode",
     "encode",
     "fit",
+    "from_pyro",
     "impute",
     "interpolate",
     "load",

@@ -5,7 +5,7 @@ A key that is a parameter of a model's program is context, any other key is an o
 missing: it becomes such a mask here, and a zero in the tensor.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -99,6 +99,44 @@ def chunks(batch: Batch, size: int) -> Iterator[Batch]:
     """Consecutive pieces of at most `size` rows."""
     for start in range(0, rows_of(batch), size):
         yield take(batch, slice(start, start + size))
+
+
+def cells(
+    batch: Mapping[str, Tensor], name: str, shape: tuple[int, ...], *, others: Iterable[str] = ()
+) -> tuple[Tensor, Tensor | None]:
+    """The values of one site, and which of them were seen, for a rule that reads no other site.
+
+    Args:
+        batch: the rows.
+        name: the site.
+        shape: of one row of it.
+        others: further keys that the rule reads.
+
+    Returns:
+        Values, shape (n, *shape), and the mask of the seen cells, None where all were seen.
+
+    Raises:
+        ValueError: the site is absent or of another shape, or the batch has a key that the rule
+            would ignore.
+
+    Example:
+        >>> cells(as_batch(torch.tensor([[1.0, float("nan")]])), "x", (2,))[1]
+        tensor([[ True, False]])
+    """
+    known = {key + ending for key in (name, *others) for ending in ("", SEEN)}
+    if name not in batch or not known.issuperset(batch):
+        raise ValueError(
+            f"The batch has {', '.join(map(repr, batch))}, but what is asked for here is answered "
+            f"from {', '.join(map(repr, (name, *others)))}. Rename the keys, or leave out those "
+            "that are not meant."
+        )
+    if tuple(batch[name].shape[1:]) != shape:
+        raise ValueError(
+            f"Data for {name!r} have shape {tuple(batch[name].shape)}, but the model's rows have "
+            f"shape {shape}. Reshape the data to (n, {', '.join(map(str, shape))}), or build the "
+            "model for the shape that came."
+        )
+    return batch[name], batch.get(name + SEEN)
 
 
 def _read(frame: Any, schema: Schema | None) -> Mapping[str, Tensor]:

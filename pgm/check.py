@@ -156,7 +156,8 @@ def _parameters(model: Model, guide: Run, joint: Run) -> Iterator[str]:
 def _latents(batch: Batch, guide: Run, joint: Run) -> Iterator[str]:
     for name, site in joint.sites.items():
         enumerated = "enumerate" in site.infer
-        if site.observed or name in batch or name in guide.sites or enumerated:
+        given = site.observed or site.drawn is None
+        if given or name in batch or name in guide.sites or enumerated:
             continue
         yield (
             f"Site {name!r} is neither in the data nor in the guide. If it is observed, pass it in "
@@ -164,8 +165,8 @@ def _latents(batch: Batch, guide: Run, joint: Run) -> Iterator[str]:
             + (", or mark it infer={'enumerate': 'parallel'}" if _finite(site) else "")
             + "."
         )
-    for name in guide.sites:
-        if name not in joint.sites:
+    for name, site in guide.sites.items():
+        if name not in joint.sites and not site.infer.get("is_auxiliary"):
             yield (
                 f"The guide samples {name!r}, which the model does not have (it has "
                 f"{', '.join(joint.sites)}): its density would be subtracted from nothing. Rename "

@@ -205,19 +205,19 @@ class Training:
             self.step += 1
             last = self.step == self.total
             due = last or self.step % self.evaluate_every == 0
-            held = self._evaluate() if due and self.held_out is not None else None
+            held = self._evaluate(self.held_out) if due and self.held_out else None
         if self.checkpoint and (last or self.step % self.checkpoint_every == 0):
             write(self.checkpoint, self._state())
         return Step(self.step, epoch, loss, held, self.learner.metrics())
 
-    def _evaluate(self) -> float:
+    def _evaluate(self, held_out: Batch) -> float:
         """The held-out loss, under the same draws each time; keeps the best weights."""
         model = self.learner.averaged()
         model.eval()
         with torch.no_grad(), seeded(self.seed):
             losses = [
                 self.objective(model, piece, size=self.source.size)
-                for piece in chunks(self.held_out, 1024)
+                for piece in chunks(held_out, 1024)
             ]
         loss = float(torch.cat(losses).mean())
         if loss < self.best_loss:

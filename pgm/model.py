@@ -76,14 +76,14 @@ class Model(PyroModule):
             if name in vars(cls):
                 setattr(cls, name, _with_priors(vars(cls)[name]))
 
-    def model(self, n: int) -> Any:
+    def model(self, n: int, *args: Any, **kwargs: Any) -> Any:
         """The joint program over `n` rows; further parameters are context, by name."""
         raise TypeError(
             f"{type(self).__name__} has no `model(self, n)`: write the joint program p(x, z), with "
             "every example inside `with pgm.rows(n):`."
         )
 
-    def guide(self, n: int) -> Any:
+    def guide(self, n: int, *args: Any, **kwargs: Any) -> Any:
         """The proposal for the latent sites; further parameters are observed sites or context."""
 
     @property

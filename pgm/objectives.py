@@ -41,6 +41,7 @@ def objective(model: Model, batch: Batch, *, size: int | None = None) -> Float[T
         Losses, shape (n,); their mean is an estimate of the loss of the whole data over N.
 
     Example:
+        >>> import torch
         >>> from pgm.families.kde import KDE
         >>> model = KDE(torch.tensor([[-1.0], [1.0]]), bandwidth=1.0)
         >>> objective(model, torch.tensor([[0.0]]))
@@ -62,6 +63,7 @@ class IWAE:
         particles: K; with 1 it is the evidence lower bound.
 
     Example:
+        >>> import torch
         >>> from pgm.families.factor import PPCA
         >>> IWAE(8)(PPCA(3, 1), Batch(x=torch.zeros(2, 3)), size=2).shape
         torch.Size([2])

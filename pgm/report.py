@@ -3,6 +3,7 @@
 The page is one HTML file with its pictures inside, so that it can be sent and opened anywhere.
 """
 
+import ast
 import base64
 import inspect
 import io
@@ -114,7 +115,7 @@ def picture(figure: Any, caption: str) -> Picture:
     import matplotlib.pyplot as plt
 
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=160, bbox_inches="tight", pad_inches=0.05)
+    figure.savefig(file, format="png", dpi=160, bbox_inches="tight", transparent=True)
     plt.close(figure)
     width = int.from_bytes(file.getvalue()[16:20])
     return Picture(file.getvalue(), caption, width * 96 // 160)
@@ -123,15 +124,12 @@ def picture(figure: Any, caption: str) -> Picture:
 def code(function: Callable[..., Any]) -> str:
     """The body of a function as a user would type it, so that what is shown is what has run.
 
-    Docstring and `return` are left out; an argument that is passed on under its own name shows
-    its default.
+    The imports of its module that it needs stand above. Docstring and `return` are left out; an
+    argument that is passed on under its own name shows its default.
 
     Example:
-        >>> def shown(steps=200):
-        ...     run = print(steps=steps)
-        ...     return run
-        >>> code(shown)
-        'run = print(steps=200)'
+        >>> print(code(picture).splitlines()[0])
+        import io
     """
     lines = textwrap.dedent(inspect.getsource(inspect.unwrap(function))).splitlines()
     start = next(i for i, line in enumerate(lines) if re.search(r":\s*(#.*)?$", line)) + 1
@@ -141,7 +139,28 @@ def code(function: Callable[..., Any]) -> str:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.default is not parameter.empty:
             body = re.sub(rf"\b{name}={name}\b", f"{name}={parameter.default!r}", body)
-    return body.strip()
+    above = "\n".join(_imports(function, body))
+    return "\n\n".join(filter(None, [above, body.strip()]))
+
+
+def _imports(function: Callable[..., Any], body: str) -> list[str]:
+    """The imports at the top of the function's module whose names the body uses."""
+    module = inspect.getmodule(inspect.unwrap(function))
+    tree = ast.parse(inspect.getsource(module)) if module else ast.Module([], [])
+    found = []
+    for statement in tree.body:
+        if not isinstance(statement, ast.Import | ast.ImportFrom):
+            continue
+        used = [a for a in statement.names if re.search(rf"\b{_bound(a)}\b", body)]
+        if used:
+            statement.names = used
+            found.append(ast.unparse(statement))
+    return found
+
+
+def _bound(alias: ast.alias) -> str:
+    """The name as it is used: `plt`, or `pgm.data` for `import pgm.data`."""
+    return re.escape(alias.asname or alias.name)
 
 
 def write(path: Path, title: str, lead: str, chapters: Sequence[Chapter]) -> Path:

@@ -9,7 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast
 
 import torch
 
@@ -40,6 +40,7 @@ class Verb(Generic[P, R]):
         grad: whether the answer is differentiated.
     """
 
+    __name__: str
     every: ClassVar[list["Verb[Any, Any]"]] = []
 
     def __init__(
@@ -51,13 +52,26 @@ class Verb(Generic[P, R]):
     ) -> None:
         functools.update_wrapper(self, generic)
         self._rules = functools.singledispatch(generic)
-        self._generic, self._needs, self._grad = generic, needs, grad
+        self._generic, self._grad = generic, grad
+        self._needs: dict[Any, Callable[[Any], str | None] | None] = {generic: needs}
         self._takes_batch = "batch" in inspect.signature(generic).parameters
         Verb.every.append(self)
 
-    def register(self, cls: type[Model]) -> Callable[[Rule], Rule]:
-        """Makes a function the answer for models of type `cls` (decorator)."""
-        return self._rules.register(cls)
+    def register(
+        self, cls: type[Model], *, needs: Callable[[Any], str | None] | None = None
+    ) -> Callable[[Rule], Rule]:
+        """Makes a function the answer for models of type `cls` (decorator).
+
+        Args:
+            cls: the family.
+            needs: says, of a model of that type, why this answer does not exist (None if it does).
+        """
+
+        def register(rule: Rule) -> Rule:
+            self._needs[rule] = needs
+            return cast(Rule, self._rules.register(cls, rule))
+
+        return register
 
     def refuse(self, cls: type[Model], why: str) -> None:
         """Declares that models of type `cls` have no answer, `why`, and what to use instead."""
@@ -68,7 +82,8 @@ class Verb(Generic[P, R]):
         rule = self._rules.dispatch(type(model))
         if isinstance(rule, _Refusal):
             return rule.why
-        return self._needs(model) if self._needs and rule is self._generic else None
+        needs = self._needs.get(rule)
+        return needs(model) if needs else None
 
     def answer(self, model: Model) -> str:
         """`"own"`, `"generic"`, or the refusal."""
@@ -113,7 +128,7 @@ def abilities(model: Model) -> dict[str, str]:
     Example:
         >>> from pgm.families.kde import KDE
         >>> abilities(KDE(torch.tensor([[0.0], [1.0]])))["log_prob"]
-        'generic'
+        'own'
     """
     return {verb.__name__: verb.answer(model) for verb in Verb.every}
 

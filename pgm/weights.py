@@ -106,10 +106,11 @@ def _weigh(model: Model, batch: Batch, enumerated: Literal["sum", "draw"]) -> Lo
     n = rows_of(batch)
     guide, joint = run_programs(model, batch)
     proposals, sites = list(guide.sites.values()), list(joint.sites.values())
-    factors = [site.factor() for site in sites if site.rows]
+    counted = [site for site in sites if not _left_out(site)]
+    factors = [site.factor() for site in counted if site.rows]
     log_p = sum_product(factors, joint.variables) if joint.variables else _by_row(factors, n)
     log_q = _by_row([site.factor() for site in proposals if site.rows], n)
-    shared = _total([s.log_prob() for s in sites if not s.rows])
+    shared = _total([s.log_prob() for s in counted if not s.rows])
     shared_q = _total([s.log_prob() for s in proposals if not s.rows])
     scores = [(site, site.score()) for site in proposals + sites]
     by_row = [Factor(s, site.plates) for site, s in scores if s is not None and site.rows]
@@ -147,6 +148,11 @@ def _value(site: Site, drawn: dict[int, Tensor]) -> Tensor:
         batch_dims = -min(site.plates, default=-1)
         value = value.reshape(value.shape[value.dim() - event_dim - batch_dims :])
     return value.movedim(-1 - event_dim, 0) if site.plates else value
+
+
+def _left_out(site: Site) -> bool:
+    """Whether a site was drawn from its own distribution: density and proposal cancel."""
+    return site.drawn is not None and site.drawn is site.fn
 
 
 def _is_shared_latent(site: Site) -> bool:
@@ -191,7 +197,7 @@ def _stack(weights: list[LogWeight]) -> LogWeight:
 
 
 def check_keys(model: Model, batch: Batch, joint: Run) -> None:
-    """Every key of a batch has a meaning, or the data would be ignored in silence."""
+    """Every key of a batch has a meaning and its shape, or data would be ignored or repeated."""
     known = {*model.context, *model.wants, *joint.sites}
     unknown = [k for k in batch if k not in known and k.removesuffix(SEEN) not in known]
     if unknown:
@@ -201,3 +207,13 @@ def check_keys(model: Model, batch: Batch, joint: Run) -> None:
             + (f", its context {', '.join(model.context)}" if model.context else "")
             + ". Rename the key, or leave it out."
         )
+    for name, site in joint.sites.items():
+        if name not in batch or not site.observed or not site.rows or site.plates:
+            continue
+        came, expected = tuple(batch[name].shape[1:]), tuple(site.fn.event_shape)
+        if came != expected:
+            raise ValueError(
+                f"Data for {name!r} have shape (n, {', '.join(map(str, came))}), but a row of it "
+                f"has shape {expected}: other numbers than came would be scored. Reshape the data, "
+                "or build the model for the shape that came."
+            )

@@ -33,6 +33,7 @@ def surprise(
         Scores, shape (n,).
 
     Example:
+        >>> import torch
         >>> from pgm.families.kde import KDE
         >>> surprise(KDE(torch.tensor([[0.0]]), bandwidth=1.0), torch.tensor([[0.0], [3.0]]))
         tensor([0.9189, 5.4189])

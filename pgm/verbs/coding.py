@@ -38,9 +38,10 @@ def encode(
     """
     n = rows_of(batch)
     if draws is None:
-        with _Means() as run:
+        means = _Means()
+        with means:
             model.guide(n, **arguments(model, "guide", batch))
-        return _rows(run)
+        return _rows(means)
     repeated = repeat(batch, draws)
     with Run() as run:
         model.guide(n * draws, **arguments(model, "guide", repeated))

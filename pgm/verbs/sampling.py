@@ -31,6 +31,7 @@ def sample(model: Model, n: int, *, context: Any = None, seed: int | None = None
         ValueError: n below 1, or context that is missing or has other than n rows.
 
     Example:
+        >>> import torch
         >>> from pgm.families.kde import KDE
         >>> sample(KDE(torch.tensor([[0.0], [5.0]]), bandwidth=0.1), 3, seed=0)["x"].shape
         torch.Size([3, 1])
