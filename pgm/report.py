@@ -7,12 +7,14 @@ import ast
 import base64
 import inspect
 import io
+import json
 import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -56,7 +58,7 @@ class Table:
             for line in lines
         ]
         text = "\n".join("  ".join(line).rstrip() for line in padded)
-        return f"{text}\n{self.caption}" if self.caption else text
+        return f"{text}\n\n{textwrap.fill(self.caption, 100)}" if self.caption else text
 
 
 @dataclass(frozen=True)
@@ -121,16 +123,24 @@ def picture(figure: Any, caption: str) -> Picture:
     return Picture(file.getvalue(), caption, width * 96 // 160)
 
 
-def code(function: Callable[..., Any]) -> str:
-    """The body of a function as a user would type it, so that what is shown is what has run.
+def code(*functions: Callable[..., Any]) -> str:
+    """The bodies of functions as a user would type them, so that what is shown is what has run.
 
-    The imports of its module that it needs stand above. Docstring and `return` are left out; an
-    argument that is passed on under its own name shows its default.
+        The imports of their modules that they need stand above. Docstrings and `return` are left out;
+        an argument that is passed on shows its default.
 
-    Example:
-        >>> print(code(picture).splitlines()[0])
-        import io
+        Example:
+            >>> print(code(picture).splitlines()[0])
+            import io
+    import json
     """
+    bodies = "\n\n".join(map(_body, functions))
+    modules = dict.fromkeys(inspect.getmodule(inspect.unwrap(f)) for f in functions)
+    imports = dict.fromkeys(line for m in modules if m for line in _imports(m, bodies))
+    return "\n\n".join(filter(None, ["\n".join(imports), bodies]))
+
+
+def _body(function: Callable[..., Any]) -> str:
     lines = textwrap.dedent(inspect.getsource(inspect.unwrap(function))).splitlines()
     start = next(i for i, line in enumerate(lines) if re.search(r":\s*(#.*)?$", line)) + 1
     body = textwrap.dedent("\n".join(lines[start:]))
@@ -138,17 +148,15 @@ def code(function: Callable[..., Any]) -> str:
     body = re.sub(r"^return .*\n?", "", body, flags=re.MULTILINE)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.default is not parameter.empty:
-            body = re.sub(rf"\b{name}={name}\b", f"{name}={parameter.default!r}", body)
-    above = "\n".join(_imports(function, body))
-    return "\n\n".join(filter(None, [above, body.strip()]))
+            default = json.dumps(parameter.default)
+            body = re.sub(rf"(?<=[=(]){name}(?=[,)])", lambda _, d=default: d, body)
+    return body.strip()
 
 
-def _imports(function: Callable[..., Any], body: str) -> list[str]:
-    """The imports at the top of the function's module whose names the body uses."""
-    module = inspect.getmodule(inspect.unwrap(function))
-    tree = ast.parse(inspect.getsource(module)) if module else ast.Module([], [])
+def _imports(module: ModuleType, body: str) -> list[str]:
+    """The imports at the top of a module whose names the body uses."""
     found = []
-    for statement in tree.body:
+    for statement in ast.parse(inspect.getsource(module)).body:
         if not isinstance(statement, ast.Import | ast.ImportFrom):
             continue
         used = [a for a in statement.names if re.search(rf"\b{_bound(a)}\b", body)]

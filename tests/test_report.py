@@ -55,6 +55,7 @@ def test_a_table_prints_with_its_figures_to_the_right() -> None:
         "model   bits",
         "<VAE>   1.50",
         "flow   12.25",
+        "",
         "lower",
     ]
 
@@ -91,10 +92,19 @@ def shown(x: int, steps: int = 200, name: str = "vae") -> int:
 
 def test_code_is_the_body_that_runs_with_the_defaults_in_place() -> None:
     assert report.code(shown) == (
-        "total = dict(steps=200, name='vae', x=x)\n\n"
+        "total = keep(steps=200, name="vae", x=x)\n\n"
         "def inner() -> int:\n    return len(total)\n\n"
         "if steps:\n    x += inner()"
     )
+
+
+def imported() -> object:
+    path = Path("a")
+    return path, base64.b64encode(b"")
+
+
+def test_code_starts_with_the_imports_it_needs() -> None:
+    assert report.code(imported) == 'from pathlib import Path\n\npath = Path("a")'
 
 
 def two_chapters(effort: float) -> Iterator[Chapter]:
