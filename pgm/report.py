@@ -126,13 +126,12 @@ def picture(figure: Any, caption: str) -> Picture:
 def code(*functions: Callable[..., Any]) -> str:
     """The bodies of functions as a user would type them, so that what is shown is what has run.
 
-        The imports of their modules that they need stand above. Docstrings and `return` are left out;
-        an argument that is passed on shows its default.
+    The imports of their modules that they need stand above. Docstrings and `return` are left out;
+    an argument that is passed on shows its default.
 
-        Example:
-            >>> print(code(picture).splitlines()[0])
-            import io
-    import json
+    Example:
+        >>> print(code(picture).splitlines()[0])
+        import io
     """
     bodies = "\n\n".join(map(_body, functions))
     modules = dict.fromkeys(inspect.getmodule(inspect.unwrap(f)) for f in functions)
@@ -148,8 +147,9 @@ def _body(function: Callable[..., Any]) -> str:
     body = re.sub(r"^return .*\n?", "", body, flags=re.MULTILINE)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.default is not parameter.empty:
-            default = json.dumps(parameter.default)
-            body = re.sub(rf"(?<=[=(]){name}(?=[,)])", lambda _, d=default: d, body)
+            value = parameter.default
+            default = json.dumps(value) if isinstance(value, str) else repr(value)
+            body = re.sub(rf"(?<=[=(]){name}(?=[,)])", default, body)
     return body.strip()
 
 

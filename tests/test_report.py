@@ -92,7 +92,7 @@ def shown(x: int, steps: int = 200, name: str = "vae") -> int:
 
 def test_code_is_the_body_that_runs_with_the_defaults_in_place() -> None:
     assert report.code(shown) == (
-        "total = keep(steps=200, name="vae", x=x)\n\n"
+        'total = keep(steps=200, name="vae", x=x)\n\n'
         "def inner() -> int:\n    return len(total)\n\n"
         "if steps:\n    x += inner()"
     )
