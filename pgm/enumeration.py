@@ -33,6 +33,10 @@ def sum_product(
     Returns:
         The log of the sum, in nats, shape (n,).
 
+    Raises:
+        ValueError: a factor joins variables of two plates neither of which holds the other, which
+            no order of elimination sums in the size of the factors.
+
     Example:
         >>> prior = torch.tensor([0.25, 0.75]).log().reshape(2, 1)
         >>> likelihood = torch.tensor([[0.5, 0.1], [0.5, 0.3]]).log()
@@ -40,16 +44,16 @@ def sum_product(
         tensor([0.5000, 0.2500])
     """
     pending = dict(variables)
-    groups = sorted({f.plates for f in factors}, key=len, reverse=True)
     current = list(factors)
-    for plates in [g for g in groups if g] + [frozenset()]:
+    while any(f.plates for f in current):
+        plates = max((f.plates for f in current), key=len)
         inside = [f.log_value for f in current if f.plates == plates]
         current = [f for f in current if f.plates != plates]
         inside = _eliminate(inside, [d for d, where in pending.items() if where == plates])
         pending = {d: where for d, where in pending.items() if where != plates}
         outer = _enclosing(plates, pending, inside)
         current += [Factor(_sum_plates(log_value, plates - outer), outer) for log_value in inside]
-    return _rows(current)
+    return _rows(_eliminate([f.log_value for f in current], list(pending)))
 
 
 def draw_variables(
@@ -73,7 +77,7 @@ def draw_variables(
             *[_only_dims(f.log_value, {dim, -1, *plates}) for f in factors]
         )
         with torch.enable_grad():
-            probe = torch.zeros(shape, device=factors[0].log_value.device, requires_grad=True)
+            probe = factors[0].log_value.new_zeros(shape, requires_grad=True)
             total = sum_product([*clamped, Factor(probe, plates)], variables).sum()
             (marginal,) = torch.autograd.grad(total, probe)
         along = marginal.movedim(dim, -1)
@@ -98,9 +102,16 @@ def _eliminate(log_factors: list[Tensor], dims: list[int]) -> list[Tensor]:
         rest = [f for f in log_factors if not _has(f, dim)]
         if having:
             product = sum(having[1:], start=having[0])
-            rest.append(torch.logsumexp(product, dim, keepdim=True))
+            rest.append(_log_sum_exp(product, dim))
         log_factors = rest
     return log_factors
+
+
+def _log_sum_exp(log_value: Tensor, dim: int) -> Tensor:
+    """torch's, with gradient zero instead of NaN where every term is -inf."""
+    impossible = (log_value == -torch.inf).all(dim, keepdim=True)
+    total = torch.logsumexp(log_value.masked_fill(impossible, 0.0), dim, keepdim=True)
+    return total.masked_fill(impossible, -torch.inf)
 
 
 def _cost(log_factors: list[Tensor], dim: int) -> int:
@@ -117,7 +128,15 @@ def _enclosing(
 ) -> frozenset[int]:
     """The plates in which variables that these factors still have were drawn."""
     kept = [where for d, where in pending.items() if any(_has(f, d) for f in inside)]
-    return plates & frozenset().union(*kept)
+    outer = plates & frozenset().union(*kept)
+    if plates and outer == plates:
+        raise ValueError(
+            "A site depends on enumerated sites of two plates (dimensions "
+            f"{', '.join(map(str, sorted(plates, reverse=True)))}) neither of which stands inside "
+            "the other: every pair of them is tied, and their sum grows exponentially with the "
+            "plates. Give one of them a site in the guide instead of enumerating it."
+        )
+    return outer
 
 
 def _sum_plates(log_factor: Tensor, dims: frozenset[int]) -> Tensor:
@@ -125,6 +144,6 @@ def _sum_plates(log_factor: Tensor, dims: frozenset[int]) -> Tensor:
     return log_factor.sum(present, keepdim=True) if present else log_factor
 
 
-def _rows(factors: list[Factor]) -> Tensor:
-    total = sum((f.log_value for f in factors[1:]), start=factors[0].log_value)
+def _rows(log_factors: list[Tensor]) -> Tensor:
+    total = sum(log_factors[1:], start=log_factors[0])
     return total.reshape(total.shape[-1])
