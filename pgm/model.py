@@ -129,9 +129,9 @@ def arguments(model: Model, program: str, batch: Mapping[str, Any]) -> dict[str,
             )
         if program == "model" and name + SEEN in batch and name + SEEN not in names:
             raise ValueError(
-                f"Cells of {name!r} are missing, which is context of {type(model).__name__}: it has "
-                "no density, and zeros in their place would be taken for data. Drop those rows, "
-                f"fill the cells in first, or let `model` take {name + SEEN!r} and say what it does."
+                f"Cells of {name!r} are missing, which is context of {type(model).__name__}: it "
+                "has no density, and zeros in their place would be taken for data. Drop those "
+                f"rows, fill the cells in first, or let `model` take {name + SEEN!r}."
             )
     return {name: batch[name] for name in names if name in batch}
 

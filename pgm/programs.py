@@ -1,4 +1,4 @@
-"""Ordinary Pyro functions, written with `obs=`, `pyro.param` and a plate of their own, as models."""
+"""Ordinary Pyro functions, with `obs=`, `pyro.param` and a plate of their own, as models."""
 
 import functools
 import inspect
