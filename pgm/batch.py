@@ -2,12 +2,13 @@
 
 A key that is a parameter of a model's program is context, any other key is an observed site, and
 `x_seen` (boolean, the shape of `x`) says which cells of `x` were seen. NaN in a float tensor means
-missing: it becomes such a mask here, and a zero in the tensor.
+missing: it becomes such a mask here. Whatever stands in an unseen cell becomes a zero.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,8 @@ def as_batch(data: Any, *, schema: Schema | None = None) -> Batch:
 
     Raises:
         TypeError: data of another kind, or tensors of a dtype that no density is defined on.
-        ValueError: no rows, rows that differ in number, infinite values, or a frame without schema.
+        ValueError: no rows, rows that differ in number, infinite values, a mask that is not boolean
+            or of another shape than its data, or a frame without schema.
 
     Example:
         >>> as_batch(torch.tensor([[1.0, float("nan")]]))
@@ -48,9 +50,12 @@ def as_batch(data: Any, *, schema: Schema | None = None) -> Batch:
         data = {"x": data}
     tensors = {str(name): _tensor(str(name), value) for name, value in data.items()}
     _check_rows(tensors)
+    hidden = {str(k): _hidden(v) for k, v in data.items() if isinstance(v, np.ma.MaskedArray)}
     batch = Batch()
     for name, value in tensors.items():
-        batch.update(_fill(name, value))
+        if name.removesuffix(SEEN) in tensors and name.endswith(SEEN):
+            continue
+        batch.update(_fill(name, value, _seen(name, value, tensors, hidden)))
     return batch
 
 
@@ -150,6 +155,8 @@ def _read(frame: Any, schema: Schema | None) -> Mapping[str, Tensor]:
 
 
 def _tensor(name: str, value: Any) -> Tensor:
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        value = value.copy()
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -157,6 +164,11 @@ def _tensor(name: str, value: Any) -> Tensor:
             f"Data for {name!r} are a {type(value).__name__} that is no tensor ({error}). Pass a "
             "tensor, an array, a dict of them, or a pandas frame with a schema."
         ) from error
+    if tensor.layout != torch.strided:
+        raise TypeError(
+            f"Data for {name!r} are a sparse tensor, whose cells have no density one by one. Pass "
+            "them dense, with .to_dense()."
+        )
     if tensor.is_complex() or tensor.is_quantized:
         raise TypeError(
             f"Data for {name!r} have dtype {tensor.dtype}, on which no density here is defined. "
@@ -180,16 +192,37 @@ def _check_rows(tensors: Mapping[str, Tensor]) -> None:
         )
 
 
-def _fill(name: str, value: Tensor) -> dict[str, Tensor]:
-    if not value.is_floating_point():
-        return {name: value}
-    bad = torch.isinf(value).sum()
+def _hidden(array: np.ma.MaskedArray) -> Tensor:
+    return torch.from_numpy(np.ma.getmaskarray(array).copy())
+
+
+def _seen(
+    name: str, value: Tensor, tensors: Mapping[str, Tensor], hidden: Mapping[str, Tensor]
+) -> Tensor | None:
+    """Which cells were seen, by NaN, by a masked array and by a mask; None for all of them."""
+    seen = ~torch.isnan(value) if value.is_floating_point() else None
+    seen = None if seen is not None and bool(seen.all()) else seen
+    given = [] if seen is None else [seen]
+    given += [~hidden[name]] if name in hidden else []
+    if (mask := tensors.get(name + SEEN)) is not None:
+        if mask.dtype != torch.bool or mask.shape != value.shape:
+            raise ValueError(
+                f"{name + SEEN!r} has dtype {mask.dtype} and shape {tuple(mask.shape)}; it says "
+                f"which cells of {name!r} were seen and must be boolean, of shape "
+                f"{tuple(value.shape)}. Write mask.bool(), expanded to the shape of the data."
+            )
+        given.append(mask)
+    return torch.stack(given).all(0) if given else None
+
+
+def _fill(name: str, value: Tensor, seen: Tensor | None) -> dict[str, Tensor]:
+    """The tensor with zeros in its unseen cells, and the mask."""
+    if seen is not None:
+        value = value.masked_fill(~seen, 0)
+    bad = torch.isinf(value).sum() if value.is_floating_point() else 0
     if bad:
         raise ValueError(
             f"Data for {name!r} hold {int(bad)} infinite values, whose density is zero or "
             "undefined. Clip them, or mark them as missing with NaN."
         )
-    unseen = torch.isnan(value)
-    if not unseen.any():
-        return {name: value}
-    return {name: value.masked_fill(unseen, 0.0), name + SEEN: ~unseen}
+    return {name: value} if seen is None else {name: value, name + SEEN: seen}
