@@ -166,7 +166,7 @@ class PPCA(FactorAnalysis):
             )
         W = U[:, d - latents :] * (eigenvalues[d - latents :] - noise2).sqrt()
         with seeded(0):
-            model = cls(d, latents).to(x.dtype)
+            model = cls(d, latents).to(x)
         parameters = {"mean": mu, "loading": W.flip(-1), "log_noise": noise2.log() / 2}
         model.load_state_dict(parameters)
         return model

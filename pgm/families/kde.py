@@ -123,7 +123,7 @@ def _leave_one_out(model: KDE, batch: Batch, *, size: int | None = None) -> Floa
     x, seen = _cells(model, batch)
     same = ((x[:, None] == model.points) | ~seen[:, None]).all(-1)
     itself = same & (same.cumsum(-1) == 1)
-    others = len(model.points) - itself.sum(-1)
+    others = (len(model.points) - itself.sum(-1)).to(x)
     log_sum = _log_kernels(model, x, seen).masked_fill(itself, -torch.inf).logsumexp(-1)
     return -(log_sum - others.log())
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pyro
 import pyro.distributions as dist
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -102,8 +102,9 @@ class GaussianMixture(Model):
         diagonal = torch.diag_embed(self.scales)
         return diagonal if self.covariance == "diagonal" else diagonal + self.lower.tril(-1)
 
-    def component(self, k: Int[Tensor, "*n"]) -> Any:
+    def component(self, k: Real[Tensor, "*n"]) -> Any:
         """The Gaussians of components: a distribution whose events are rows."""
+        k = k.long()
         if self.covariance == "diagonal":
             return dist.Normal(self.means[k], self.scales[k]).to_event(1)
         return dist.MultivariateNormal(self.means[k], scale_tril=self.scale_trils[k])
@@ -143,7 +144,7 @@ class GaussianMixture(Model):
         """
         x = _complete_rows(x, components)
         with seeded(0):
-            model = cls(x.shape[1], components, covariance=covariance, floor=floor).to(x.dtype)
+            model = cls(x.shape[1], components, covariance=covariance, floor=floor).to(x)
         label = _clusters(x, components, fresh_seed() if seed is None else seed)
         member = F.one_hot(label, components).to(x)
         count = member.sum(0)
