@@ -239,6 +239,13 @@ def test_one_cluster_starts_at_the_maximum_likelihood(covariance: mixture.Covari
     assert np.allclose(Sigma[0], S if covariance == "full" else np.diag(np.diag(S)), atol=1e-4)
 
 
+def test_weights_start_at_the_shares_of_the_clusters() -> None:
+    """With one row more in each, so that an empty cluster has a weight too."""
+    x = torch.cat([draws(90, 1), 100 + draws(10, 1)])
+    weights = GaussianMixture.from_data(x, 2, seed=0).weights.sort().values
+    assert weights.tolist() == pytest.approx([11 / 102, 91 / 102], rel=1e-5)
+
+
 @both
 def test_as_many_clusters_as_rows_stay_finite(covariance: mixture.Covariance) -> None:
     x = draws(4, 2)
