@@ -1,0 +1,261 @@
+"""Diagnostics of posterior draws through ArviZ, which no other file imports.
+
+Rank-normalised split R-hat, bulk and tail effective sample size (Vehtari, Gelman, Simpson,
+Carpenter & Buerkner 2021), the energy diagnostic E-BFMI (Betancourt 2016), and the Pareto shape
+k-hat of importance weights (Vehtari, Simpson, Gelman, Yao & Gabry 2024). ArviZ 0.x and 1.x differ
+in their container alone as far as this file goes: `_gather` is where.
+"""
+
+import itertools
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pgm.batch import SEEN
+from pgm.inference.posterior import InferenceWarning, Posterior
+from pgm.inference.predictive import pointwise, predictive
+from pgm.model import ROWS
+from pgm.verb import Unsupported
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+R_HAT = 1.01
+ESS_PER_CHAIN = 100
+"""Vehtari et al. (2021), sec. 4: beyond these, estimates and diagnostics are not reliable."""
+E_BFMI = 0.3
+K_HAT = 0.7
+
+
+def summary(posterior: Posterior) -> "pandas.DataFrame":
+    """Mean, spread and diagnostics of every element of every latent.
+
+    Args:
+        posterior: draws of any method.
+
+    Returns:
+        A frame with a row for each element ("weights[1]"; indices from 0) and the columns mean, sd,
+        q05, q95 (quantiles), mcse_mean (Monte Carlo standard error of the mean), ess_bulk, ess_tail
+        (effective draws) and r_hat (NaN for a single chain).
+
+    Example:
+        >>> from pgm.families.factor import PPCA
+        >>> from pgm.inference import variational
+        >>> posterior = variational(PPCA(3, 1), torch.zeros(2, 3), draws=50, seed=0)
+        >>> summary(posterior).index.tolist()
+        ['z[0, 0]', 'z[1, 0]']
+    """
+    import arviz as az
+    import pandas as pd
+
+    draws = _dataset(posterior, posterior.draws, posterior.dims)
+    sample = ("chain", "draw")
+    many = posterior.size[0] > 1
+    columns = {
+        "mean": draws.mean(sample),
+        "sd": draws.std(sample, ddof=1),
+        "q05": draws.quantile(0.05, sample),
+        "q95": draws.quantile(0.95, sample),
+        "mcse_mean": az.mcse(draws, method="mean"),
+        "ess_bulk": az.ess(draws, method="bulk"),
+        "ess_tail": az.ess(draws, method="tail"),
+        "r_hat": az.rhat(draws) if many else draws.mean(sample) * math.nan,
+    }
+    names = [label for name, v in posterior.draws.items() for label in _labels(name, v.shape[2:])]
+    flat = {
+        column: [float(x) for name in posterior.draws for x in values[name].values.ravel()]
+        for column, values in columns.items()
+    }
+    return pd.DataFrame(flat, index=names)
+
+
+def problems(posterior: Posterior) -> tuple[str, ...]:
+    """Reasons not to trust the draws, each with what to do; empty if there is none."""
+    if posterior.method == "variational":
+        return tuple(_far_guide(posterior))
+    return (*_trajectories(posterior), *_chains(posterior))
+
+
+def pareto_k(posterior: Posterior) -> Tensor:
+    """The Pareto shape k-hat of the importance weights of a variational posterior.
+
+    Below 0.7, estimates reweighted by the joint density converge and the guide is a usable
+    approximation; above, it is not. About 1 - s^2 for a guide N(0, s) of N(0, 1).
+
+    Returns:
+        One number, shape (), where latents are shared; otherwise one a row, shape (n,).
+
+    Raises:
+        ValueError: draws of another method, which have no weights.
+
+    Example:
+        >>> from pgm.families.factor import PPCA
+        >>> from pgm.inference import variational
+        >>> pareto_k(variational(PPCA(3, 1), torch.zeros(2, 3), draws=50, seed=0)).shape
+        torch.Size([2])
+    """
+    import arviz as az
+
+    if "log_weight" not in posterior.sample_stats:
+        raise ValueError(
+            f"Draws by {posterior.method} have no importance weights. k-hat is of "
+            "pgm.inference.variational; look at r_hat and ess_bulk of posterior.summary() instead."
+        )
+    log_weight = posterior.sample_stats["log_weight"].flatten(0, 1).movedim(0, -1)
+    _, k = az.psislw(log_weight.cpu().numpy())
+    spread = log_weight.amax(-1) - log_weight.amin(-1)
+    exact = torch.zeros_like(spread)
+    return torch.where(spread < 1e-8, exact, torch.as_tensor(k).to(spread))
+
+
+def to_arviz(posterior: Posterior, *, seed: int | None = None) -> Any:
+    """All groups for ArviZ's plots, LOO and comparison.
+
+    Groups: posterior, posterior_predictive (data replicated at each draw; enumerated latents are
+    drawn anew), log_likelihood (by row, in nats, under the observed site's name), sample_stats,
+    observed_data (missing cells are NaN) and constant_data (the context). The axis of the rows is
+    called "rows". Where a row's likelihood depends on missing cells, log_likelihood is left out
+    with a warning.
+
+    Args:
+        posterior: draws of any method.
+        seed: of the replicated data.
+
+    Returns:
+        An arviz.InferenceData, or an xarray.DataTree with ArviZ 1.x.
+
+    Example:
+        >>> from pgm.families.factor import PPCA
+        >>> from pgm.inference import variational
+        >>> posterior = variational(PPCA(3, 1), torch.zeros(2, 3), draws=50, seed=0)
+        >>> to_arviz(posterior, seed=0).log_likelihood.sizes["rows"]
+        2
+    """
+    replicated, dims = predictive(posterior, seed=seed)
+    stats_dims = {name: (ROWS,) for name, v in posterior.sample_stats.items() if v.dim() > 2}
+    groups = {
+        "posterior": _dataset(posterior, posterior.draws, posterior.dims),
+        "posterior_predictive": _dataset(posterior, replicated, dims),
+        "sample_stats": _dataset(posterior, posterior.sample_stats, stats_dims),
+        "observed_data": _data(posterior, [k for k in posterior.batch if k in replicated]),
+        "constant_data": _data(
+            posterior, [k for k in posterior.batch if k in posterior.model.context]
+        ),
+    }
+    try:
+        name = "+".join(replicated)
+        values = {name: pointwise(posterior)}
+        groups["log_likelihood"] = _dataset(posterior, values, {name: (ROWS,)})
+    except Unsupported as why:
+        warnings.warn(f"No log_likelihood: {why}", InferenceWarning, stacklevel=2)
+    return _gather({name: group for name, group in groups.items() if group.data_vars})
+
+
+def _gather(groups: Mapping[str, "xarray.Dataset"]) -> Any:
+    """The container of the ArviZ that is installed."""
+    import arviz as az
+    import xarray as xr
+
+    if int(az.__version__.partition(".")[0]) >= 1:
+        return xr.DataTree.from_dict(dict(groups))
+    return az.InferenceData(attrs=None, **groups)
+
+
+def _dataset(
+    posterior: Posterior, values: Mapping[str, Tensor], dims: Mapping[str, tuple[str, ...]]
+) -> "xarray.Dataset":
+    """Tensors (chains, draws, ...) as a data set with named axes."""
+    import xarray as xr
+
+    arrays = {
+        name: (("chain", "draw", *dims.get(name, ())), value.detach().cpu().numpy())
+        for name, value in values.items()
+    }
+    chains, draws = posterior.size
+    return _with_rows(xr.Dataset(arrays, {"chain": range(chains), "draw": range(draws)}))
+
+
+def _data(posterior: Posterior, names: list[str]) -> "xarray.Dataset":
+    """Entries of the batch, rows first, with NaN where a cell is missing."""
+    import xarray as xr
+
+    arrays = {}
+    for name in names:
+        value, seen = posterior.batch[name], posterior.batch.get(name + SEEN)
+        if seen is not None:
+            value = value.to(torch.float64).masked_fill(~seen, math.nan)
+        rest = tuple(f"{name}_dim_{i}" for i in range(1, value.dim()))
+        arrays[name] = ((ROWS, *rest), value.cpu().numpy())
+    return _with_rows(xr.Dataset(arrays))
+
+
+def _with_rows(data: "xarray.Dataset") -> "xarray.Dataset":
+    return data.assign_coords({ROWS: range(data.sizes[ROWS])}) if ROWS in data.sizes else data
+
+
+def _labels(name: str, shape: torch.Size) -> Iterator[str]:
+    """The names of a site's elements: "theta[0]", "weights[2, 1]"."""
+    for index in itertools.product(*map(range, shape)):
+        yield f"{name}[{', '.join(map(str, index))}]" if index else name
+
+
+def _trajectories(posterior: Posterior) -> Iterator[str]:
+    stats = posterior.sample_stats
+    divergent, cut = int(stats["diverging"].sum()), int(stats["reached_max_treedepth"].sum())
+    total = stats["diverging"].numel()
+    if divergent:
+        yield (
+            f"{divergent} of {total} draws diverged: the chains cannot enter a part of the "
+            "posterior, and means and spreads are biased. Raise target_accept towards 0.99, or "
+            "write hierarchical latents non-centred (theta = mu + tau * eta, eta ~ N(0, 1))."
+        )
+    if cut:
+        yield (
+            f"{cut} of {total} trajectories were cut short at the largest tree depth: the draws "
+            "move slowly. Rescale the latents, raise warmup or max_tree_depth, or try "
+            "dense_mass=True."
+        )
+    energy = stats["energy"]
+    e_bfmi = energy.diff(dim=1).square().mean(1) / energy.var(1, correction=0)
+    if bool((e_bfmi < E_BFMI).any()):
+        yield (
+            f"E-BFMI is {float(e_bfmi.min()):.2f} (below {E_BFMI}): the energies of the chain mix "
+            "slowly, as with heavy tails. Reparameterise the latents with the longest tails, or "
+            "raise warmup."
+        )
+
+
+def _chains(posterior: Posterior) -> Iterator[str]:
+    table = posterior.summary()
+    chains, _ = posterior.size
+    worst = float(table["r_hat"].max())
+    if worst > R_HAT:
+        yield (
+            f"R-hat of {table['r_hat'].idxmax()!s} is {worst:.3f} (above {R_HAT}): the chains "
+            "disagree. Raise warmup and draws; if it stays, the posterior has several modes or "
+            "latents that the data do not tell apart."
+        )
+    ess = table[["ess_bulk", "ess_tail"]].min(axis=1)
+    if float(ess.min()) < ESS_PER_CHAIN * chains:
+        yield (
+            f"The effective number of draws of {ess.idxmin()!s} is {ess.min():.0f}, below "
+            f"{ESS_PER_CHAIN} a "
+            "chain: its mean, quantiles and R-hat are not reliable. Raise draws."
+        )
+
+
+def _far_guide(posterior: Posterior) -> Iterator[str]:
+    k = pareto_k(posterior)
+    bad = int((k > K_HAT).sum())
+    if bad:
+        where = "" if k.dim() == 0 else f" in {bad} of {k.numel()} rows"
+        yield (
+            f"Pareto k-hat of the guide's weights is {float(k.max()):.2f}{where}, above {K_HAT}: "
+            "the guide is far from the posterior. Fit it longer or make it richer (full "
+            "covariance, a flow), or use pgm.inference.mcmc."
+        )

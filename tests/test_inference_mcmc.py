@@ -1,0 +1,203 @@
+"""NUTS against posteriors that are known: closed forms, quadrature, published reference draws."""
+
+import json
+import os
+import warnings
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor
+
+import pgm
+from pgm.data import load
+from pgm.families.hierarchical import Hierarchical
+from pgm.inference import InferenceWarning, Posterior, mcmc
+
+
+class KnownNoise(pgm.Model):
+    """Linear regression with the residual sd known: its posterior is normal (Bishop 2006, 3.53)."""
+
+    def __init__(self, noise: float = 0.5) -> None:
+        super().__init__()
+        self.noise = noise
+        self.unused = torch.nn.Parameter(torch.ones(1))
+
+    def model(self, n: int, x: Tensor) -> None:
+        w = pyro.sample("w", dist.Normal(torch.zeros(x.shape[-1]), 2.0).to_event(1))
+        with pgm.rows(n):
+            pyro.sample("y", dist.Normal(x @ w, self.noise))
+
+
+def regression_data(n: int = 25) -> dict[str, Tensor]:
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(n, generator=torch.Generator().manual_seed(2))
+    return {"x": x, "y": x @ torch.tensor([1.0, -0.5]) + 0.5 * noise}
+
+
+@pytest.fixture(scope="module")
+def known_noise() -> Posterior:
+    return mcmc(KnownNoise(), regression_data(), draws=400, warmup=150, chains=2, seed=0)
+
+
+@pytest.fixture(scope="module")
+def schools() -> Posterior:
+    """400 draws are few for R-hat < 1.01 in all of 18 quantities; the tests say what must hold."""
+    data = dict(load("eight_schools").tensors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InferenceWarning)
+        return mcmc(
+            Hierarchical(), data, draws=400, warmup=200, chains=2, seed=0, target_accept=0.9
+        )
+
+
+def test_a_conjugate_posterior_is_found(known_noise: Posterior) -> None:
+    data = {name: value.double() for name, value in regression_data().items()}
+    precision = torch.eye(2) / 2.0**2 + data["x"].T @ data["x"] / 0.5**2
+    covariance = precision.inverse()
+    mean = covariance @ data["x"].T @ data["y"] / 0.5**2
+    table = known_noise.summary()
+    w = known_noise.draws["w"].flatten(0, 1)
+    assert ((w.mean(0) - mean).abs() < 4 * torch.tensor(table["mcse_mean"].to_numpy())).all()
+    assert torch.allclose(w.std(0), covariance.diag().sqrt(), rtol=0.1)
+    assert torch.corrcoef(w.T)[0, 1] == pytest.approx(
+        float(covariance[0, 1] / covariance.diag().prod().sqrt()), abs=0.1
+    )
+    assert table["r_hat"].max() < 1.02
+
+
+def test_psis_loo_of_a_conjugate_posterior_is_exact(known_noise: Posterior) -> None:
+    import arviz as az
+
+    data = {name: value.double() for name, value in regression_data().items()}
+    exact = 0.0
+    for i in range(25):
+        rest = torch.arange(25) != i
+        x, y = data["x"][rest], data["y"][rest]
+        covariance = (torch.eye(2) / 2.0**2 + x.T @ x / 0.5**2).inverse()
+        mean, out = covariance @ x.T @ y / 0.5**2, data["x"][i]
+        spread = (out @ covariance @ out + 0.5**2).sqrt()
+        exact += float(dist.Normal(out @ mean, spread).log_prob(data["y"][i]))
+    assert az.loo(known_noise.to_arviz(seed=0)).elpd_loo == pytest.approx(exact, abs=0.1)
+
+
+def exact_schools() -> dict[str, tuple[float, float]]:
+    """Means and sds by quadrature over tau; given tau all is normal (Gelman et al. 2013, 5.4)."""
+    data = {name: value.double() for name, value in load("eight_schools").tensors.items()}
+    y, variance = data["y"], data["sigma"].square()
+    log_tau = torch.linspace(-12, 7, 20001, dtype=torch.float64)[:, None]
+    tau = log_tau.exp()
+    weight = 1 / (variance + tau.square())
+    v_mu = 1 / (weight.sum(1) + 1 / 25)
+    mu = v_mu * (weight * y).sum(1)
+    marginal = 0.5 * (weight.log().sum(1) + v_mu.log() - (weight * y.square()).sum(1))
+    log_p = marginal + 0.5 * mu.square() / v_mu - (1 + (tau / 5).square()).log()[:, 0]
+    p = (log_p + log_tau[:, 0]).softmax(0)
+    shrink = tau.square() * weight
+    theta = shrink * y + (1 - shrink) * mu[:, None]
+    v_theta = shrink * variance + (1 - shrink).square() * v_mu[:, None]
+    moments = {"mu": (mu, v_mu), "tau": (tau[:, 0], torch.zeros_like(p))}
+    moments |= {f"theta[{j}]": (theta[:, j], v_theta[:, j]) for j in range(8)}
+    return {
+        name: (float(p @ m), float((p @ (v + m.square()) - (p @ m).square()).sqrt()))
+        for name, (m, v) in moments.items()
+    }
+
+
+def test_eight_schools_agree_with_quadrature(schools: Posterior) -> None:
+    table = schools.summary()
+    for name, (mean, sd) in exact_schools().items():
+        assert abs(table["mean"][name] - mean) < 4 * table["mcse_mean"][name], name
+        assert table["sd"][name] == pytest.approx(sd, rel=0.15), name
+    assert table["r_hat"].max() < 1.02
+    assert not schools.sample_stats["reached_max_treedepth"].any()
+
+
+def test_eight_schools_agree_with_the_reference_draws(schools: Posterior) -> None:
+    if "HOTPLATE_DATA" not in os.environ:
+        pytest.skip("HOTPLATE_DATA is not set: posteriordb's reference draws are not at hand.")
+    name = "eight_schools-eight_schools_noncentered.ref.json"
+    path = Path(os.environ["HOTPLATE_DATA"]) / "posteriordb" / name
+    table = schools.summary()
+    for name, reference in json.loads(path.read_text())["parameters"].items():
+        ours = table.loc[f"theta[{int(name[6:-1]) - 1}]" if "[" in name else name]
+        error = (ours["mcse_mean"] ** 2 + reference["mcse_mean"] ** 2) ** 0.5
+        assert abs(ours["mean"] - reference["mean"]) < 4 * error, name
+        assert ours["sd"] == pytest.approx(reference["sd"], rel=0.15), name
+
+
+def test_statistics_say_what_each_draw_did(schools: Posterior) -> None:
+    stats = schools.sample_stats
+    assert {name: value.shape for name, value in stats.items()} == dict.fromkeys(
+        stats, torch.Size([2, 400])
+    )
+    potential = -stats["lp"]
+    assert (stats["energy"][:, 1:] >= potential[:, :-1]).all(), "kinetic energy is not negative"
+    assert ((stats["acceptance_rate"] >= 0) & (stats["acceptance_rate"] <= 1 + 1e-9)).all()
+    assert float(stats["acceptance_rate"].mean()) > 0.85, "the step size is tuned to 0.9"
+    assert (2 ** stats["tree_depth"] > stats["n_steps"]).all() and (stats["n_steps"] >= 1).all()
+    kinetic = stats["energy"][:, 1:] - potential[:, :-1]
+    assert float(kinetic.mean()) == pytest.approx(10 / 2, rel=0.15), "chi-square of 10 latents / 2"
+
+
+SHORT = {"draws": 20, "warmup": 20}
+
+
+@pytest.mark.filterwarnings("ignore::pgm.inference.InferenceWarning")
+def test_the_seed_alone_decides_and_nothing_of_the_users_changes() -> None:
+    model, data = KnownNoise(), regression_data(4)
+    state, weights = torch.get_rng_state(), model.unused.detach().clone()
+    two = mcmc(model, data, chains=2, seed=3, **SHORT).draws["w"]
+    again = mcmc(model, data, chains=2, seed=3, **SHORT).draws["w"]
+    one = mcmc(model, data, chains=1, seed=3, **SHORT).draws["w"]
+    other = mcmc(model, data, chains=1, seed=4, **SHORT).draws["w"]
+    assert torch.equal(two, again) and torch.equal(two[:1], one)
+    assert not torch.equal(one, other) and not torch.equal(two[0], two[1])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert two.dtype == torch.float64 and torch.get_default_dtype() == torch.float32
+    assert model.training and model.unused.requires_grad and torch.equal(model.unused, weights)
+    assert model.unused.dtype == torch.float32 and data["y"].dtype == torch.float32
+
+
+class Funnel(pgm.Model):
+    """Neal's funnel: its neck is too narrow for any one step size."""
+
+    def model(self, n: int) -> None:
+        v = pyro.sample("v", dist.Normal(0.0, 3.0))
+        with pgm.rows(n):
+            z = pyro.sample("z", dist.Normal(0.0, (v / 2).exp()).expand([9]).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1), 100.0))
+
+
+def test_divergences_are_kept_and_told() -> None:
+    with pytest.warns(InferenceWarning) as told:
+        funnel = mcmc(
+            Funnel(), torch.zeros(1), draws=100, warmup=50, chains=1, seed=0, target_accept=0.7
+        )
+    divergent = int(funnel.sample_stats["diverging"].sum())
+    assert divergent > 0
+    messages = [str(warning.message) for warning in told]
+    assert any(m.startswith(f"{divergent} of 100 draws diverged") for m in messages)
+    assert "non-centred" in str(funnel)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draws": 0}, "draws is 0"),
+        ({"warmup": 0}, "warmup is 0"),
+        ({"chains": 0}, "chains is 0"),
+        ({"target_accept": 1.0}, "strictly between 0 and 1"),
+        ({"max_tree_depth": 0}, "max_tree_depth is 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mcmc(KnownNoise(), regression_data(), **options)
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(TypeError):
+        mcmc(torch.nn.Linear(1, 1), torch.zeros(2))
