@@ -11,6 +11,7 @@ from pgm.loop import NonFiniteLoss, fit, training  # noqa: E402
 from pgm.model import Model, rows  # noqa: E402
 from pgm.objectives import IWAE, objective  # noqa: E402
 from pgm.programs import from_pyro  # noqa: E402
+from pgm.randomness import seeded  # noqa: E402
 from pgm.schema import Categorical, Continuous, Count, Schema  # noqa: E402
 from pgm.verb import Unsupported, Verb, abilities, verb  # noqa: E402
 from pgm.verbs import (  # noqa: E402
@@ -56,6 +57,7 @@ __all__ = [
     "rows",
     "sample",
     "save",
+    "seeded",
     "surprise",
     "training",
     "verb",
