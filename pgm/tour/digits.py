@@ -15,7 +15,7 @@ from pgm.evaluation import C2ST, MMD, BitsPerDimension, bits_per_dimension, c2st
 from pgm.randomness import seeded
 from pgm.report import Chapter, Picture, Table, code, picture
 from pgm.tour import scaled
-from pgm.tour.models import ENTRANTS, LEVELS, Entrant, Space, forms, whole
+from pgm.tour.models import ENTRANTS, SCALE, Entrant, Space, forms, whole
 from pgm.tour.questions import questions
 from pgm.verb import Unsupported
 
@@ -62,7 +62,7 @@ def score(
         log_prob = pgm.log_prob(model, held_out, particles=entrant.particles, seed=0)
     except Unsupported:
         return None, samples
-    scale = float(LEVELS) if entrant.space == "dequantised" else None
+    scale = SCALE if entrant.space == "dequantised" else None
     bits = bits_per_dimension(log_prob, 64, dequantised=scale, discrete=scale is None)
     return bits, samples
 
@@ -80,8 +80,8 @@ def comparison(results: Sequence[Result]) -> Chapter:
             _table(
                 grey,
                 "Lower bits are better. A bound is at least the true value: models of dequantised "
-                "digits (x + u) / 17 bound the bits of the whole numbers themselves, so that all "
-                "rows are on one measure; models without a density have no bits. Told apart: how "
+                "digits (x + u) / 8.5 - 1 bound the bits of the whole numbers themselves, so that "
+                "all rows are on one measure; models without a density have no bits. Told apart: how "
                 "often a random forest tells samples from held-out digits (0.5: never). MMD² x "
                 "1000, unbiased, with the kernel of the median distance.",
                 space="levels",
@@ -129,7 +129,7 @@ def _reference(space: Space) -> list[str]:
 def _gallery(results: Sequence[Result]) -> Picture:
     """Twelve samples of each model, and twelve held-out digits."""
     most = 12
-    full = {"binary": LEVELS - 1}
+    full = {"binary": 16}
     rows = [(r.entrant.name, r.samples[:most] * full.get(r.entrant.space, 1)) for r in results]
     rows.append(("held-out digits", forms("test")["levels"][:most]))
     figure, ax = plt.subplots(figsize=(6.6, 0.5 * len(rows)))

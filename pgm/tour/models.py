@@ -1,6 +1,6 @@
 """The digits' models: for every family how it is made and trained, as a user would type it.
 
-Rows are 8 x 8 digits: as whole numbers 0 .. 16, dequantised to (x + u) / 17, or binarised.
+Rows are 8 x 8 digits: as whole numbers 0 .. 16, dequantised to (x + u) / 8.5 - 1, or binarised.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,13 @@ from torch import Tensor
 import pgm
 import pgm.data
 from pgm.evaluation import dequantise
+from pgm.families.diffusion import Diffusion
 from pgm.families.factor import PPCA
 from pgm.families.mixture import GaussianMixture
 from pgm.families.rbm import RBM
 
-LEVELS = 17
+SCALE = 8.5
+"""Of the dequantised digits, which brings them to [-1, 1)."""
 
 Space = Literal["levels", "dequantised", "binary"]
 
@@ -41,14 +43,14 @@ class Entrant:
 def forms(split: str = "train", seed: int = 0) -> dict[Space, Tensor]:
     """The digits of a split in the three forms that models take."""
     levels = pgm.data.load("digits").split(split).x
-    dequantised = dequantise(levels, scale=17, seed=seed)
+    dequantised = dequantise(levels, scale=8.5, seed=seed) - 1
     binary = (levels >= 8).float()
     return {"levels": levels, "dequantised": dequantised, "binary": binary}
 
 
 def whole(x: Tensor, space: Space) -> Tensor:
     """Samples of a space as whole numbers; those of a dequantised model are rounded down."""
-    return (x * LEVELS).floor().clamp(0, LEVELS - 1) if space == "dequantised" else x
+    return ((x + 1) * SCALE).floor().clamp(0, 16) if space == "dequantised" else x
 
 
 def ppca(dequantised: Tensor) -> PPCA:
@@ -59,7 +61,7 @@ def ppca(dequantised: Tensor) -> PPCA:
 
 def mixture(dequantised: Tensor, steps: int = 300) -> GaussianMixture:
     """Thirty Gaussians, from k-means on."""
-    model = GaussianMixture.from_data(dequantised, components=30, floor=0.02, seed=0)
+    model = GaussianMixture.from_data(dequantised, components=30, floor=0.04, seed=0)
     pgm.fit(model, dequantised, steps=steps, learning_rate=0.01, seed=0)
     return model
 
@@ -71,8 +73,16 @@ def rbm(binary: Tensor, steps: int = 2000) -> RBM:
     return model
 
 
+def diffusion(dequantised: Tensor, steps: int = 3000) -> Diffusion:
+    """A chain of 200 steps, of which training draws one at a time."""
+    model = Diffusion(features=64, steps=200, hidden=(256, 256))
+    pgm.fit(model, dequantised, steps=steps, schedule="cosine", ema=0.995, seed=0)
+    return model
+
+
 ENTRANTS = (
     Entrant("PPCA", ppca, "dequantised"),
     Entrant("Gaussian mixture", mixture, "dequantised"),
+    Entrant("diffusion", diffusion, "dequantised", particles=4),
     Entrant("RBM", rbm, "binary"),
 )

@@ -37,7 +37,7 @@ def inpainting(model: pgm.Model, x: Tensor) -> Axes:
     hidden = x.clone()
     hidden[:, 32:] = torch.nan
     done = pgm.impute(model, hidden, draws=4, seed=0)
-    ax = plots.inpainting(hidden, done.draws["x"], x, shape=(8, 8), limits=(0.0, 1.0))
+    ax = plots.inpainting(hidden, done.draws["x"], x, shape=(8, 8), limits=(-1.0, 1.0))
     return ax
 
 
