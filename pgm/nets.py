@@ -60,7 +60,7 @@ def mlp(
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes[:-1]):
         layers += [nn.Linear(before, after), *nonlinearity(activation, dropout)]
-    return nn.Sequential(*layers, nn.Linear(*sizes[-2:]))
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], outputs))
 
 
 def nonlinearity(activation: Activation, dropout: float = 0.0) -> list[nn.Module]:
