@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from pyro.distributions import Independent
+from pyro.distributions import Independent, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import constraints
 
 from pgm.batch import SEEN
 from pgm.enumeration import Factor
@@ -44,30 +45,58 @@ class Site:
     infer: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def log_prob(self) -> Tensor:
-        """Log density of the value, in nats, one number an element of the batch shape."""
+        """Log density of the value, in nats, one number an element of the batch shape.
+
+        A mask does not reach an enumerated site: without its probabilities, a sum over its values
+        would count them.
+        """
+        fn = self.fn if self.enumerated is None else _unmasked(self.fn)
         try:
-            log_prob = self.fn.log_prob(self.value)
+            log_prob = fn.log_prob(self.value)
         except ValueError as error:
             raise ValueError(f"Site {self.name!r}: {error}") from error
-        return self._masked(log_prob)
+        plain = type(self.scale) is float and self.scale == 1.0
+        if self.enumerated is not None:
+            return log_prob if plain else _refuse_scale(self.name)
+        return log_prob if plain and self.mask is None else self._masked(log_prob)
+
+    @property
+    def left_out(self) -> bool:
+        """Whether it was drawn from its own distribution: density and proposal cancel."""
+        return self.drawn is not None and self.drawn is self.fn
 
     def factor(self) -> Factor:
-        """The site's term of the joint, with the rows in the last dimension."""
+        """The site's term of the joint, with the rows in the last dimension.
+
+        Raises:
+            ValueError: a dimension that is neither the rows, a plate nor enumerated.
+        """
         log_value = self.log_prob()
         if self.clamp is not None:
-            log_value = log_value + self.clamp
+            log_value = log_value.masked_fill(self.clamp, -torch.inf)
+        for dim in range(-min(log_value.dim(), -_INNERMOST - 1), -1):
+            if log_value.shape[dim] > 1 and dim not in self.plates:
+                raise ValueError(
+                    f"Site {self.name!r} has log densities of shape {tuple(log_value.shape)}, "
+                    "where a row has one: every dimension left of the rows must be a plate. "
+                    "Add .to_event(k) for the k dimensions that belong to one example."
+                )
         return Factor(log_value, self.plates)
 
     def score(self) -> Tensor | None:
-        """Log density of what was drawn without a reparameterised gradient; None if nothing was."""
+        """Log density of what was drawn without a reparameterised gradient; None if nothing was.
+
+        Scales and masks do not reach it: they change what is weighed, not how it was drawn.
+        """
         if self.drawn is None or self.drawn.has_rsample:
             return None
-        return self._masked(self.drawn.log_prob(self.value.detach()))
+        drawn = _unmasked(self.drawn) if self.drawn is self.fn else self.drawn
+        score: Tensor = drawn.log_prob(self.value.detach())
+        return score
 
     def _masked(self, log_prob: Tensor) -> Tensor:
-        if self.mask is None and type(self.scale) is float and self.scale == 1.0:
-            return log_prob
-        return scale_and_mask(log_prob, self.scale, self.mask)
+        masked: Tensor = scale_and_mask(log_prob, self.scale, self.mask)
+        return masked
 
 
 class Run(Messenger):
@@ -94,6 +123,16 @@ class Run(Messenger):
         self._next_dim = _INNERMOST
 
     @property
+    def upstream(self) -> list[Site]:
+        """The drawn sites that a later term of the joint may depend on, by the program's order.
+
+        What was drawn after the last term weighs nothing: the density does not depend on it.
+        """
+        sites = list(self.sites.values())
+        terms = [i for i, s in enumerate(sites) if not (s.left_out or s.deterministic)]
+        return [s for s in sites[: max(terms, default=0)] if s.drawn is not None]
+
+    @property
     def variables(self) -> dict[int, frozenset[int]]:
         """The enumerated dimensions, with the inner plates that each belongs to."""
         sites = self.sites.values()
@@ -106,7 +145,10 @@ class Run(Messenger):
         if site_is_subsample(msg):
             return
         name = msg["name"]
+        if name in self.observed:
+            _check_data(msg, self.observed[name], in_values=name in self.values)
         if name in self.values:
+            _check_value(msg, self.values[name])
             msg["value"], msg["done"] = self.values[name], True
         elif self._enumerates(msg):
             self._enumerate(msg)
@@ -139,11 +181,11 @@ class Run(Messenger):
         x, seen = self.observed[name], self.observed.get(name + SEEN)
         msg["is_observed"], msg["done"] = True, True
         if seen is None:
-            msg["value"] = x
+            msg["value"] = x if x.is_floating_point() else _whole(fn, x)
             return
         draw = fn()
         msg["fn"], rest = _cells(name, fn, seen)
-        msg["value"] = torch.where(seen, x.to(draw.dtype), draw)
+        msg["value"] = torch.where(seen, _cast(msg, x, seen, draw.dtype), draw)
         msg["infer"] = msg["infer"] | {"_drawn": rest}
 
     def _enumerates(self, msg: Any) -> bool:
@@ -168,22 +210,100 @@ class Run(Messenger):
         msg["value"], msg["done"] = value, True
         msg["infer"] = msg["infer"] | {"_enumerated": dim}
         if name in self.observed:
-            msg["infer"]["_clamp"] = self._clamp(name, value, fn.event_dim)
+            seen = self.observed[name + SEEN]
+            x = _cast(msg, self.observed[name], seen, value.dtype)
+            other = (value != x) & seen
+            clamp = other.flatten(-fn.event_dim).any(-1) if fn.event_dim else other
+            msg["infer"]["_clamp"] = clamp
 
-    def _clamp(self, name: str, value: Tensor, event_dim: int) -> Tensor:
-        """-inf at the values that rows with an observed label do not have, 0 elsewhere."""
-        seen, x = self.observed[name + SEEN], self.observed[name]
-        other = value != x.to(value.dtype)
-        if event_dim:
-            other = other.flatten(-event_dim).any(-1)
-            seen = seen.flatten(-event_dim).all(-1)
-        return torch.zeros_like(other, dtype=torch.get_default_dtype()).masked_fill(
-            other & seen, -torch.inf
+
+def _check_value(msg: Any, value: Tensor) -> None:
+    """A draw of another shape than the site's would be repeated along its dimensions."""
+    fn, batch_dim = msg["fn"], value.dim() - msg["fn"].event_dim
+    if msg["infer"].get("_deterministic"):
+        return
+    n = next((f.size for f in msg["cond_indep_stack"] if f.name == ROWS), 1)
+    rows = value.shape[batch_dim - 1] if batch_dim > 0 else 1
+    if batch_dim < 0 or value.shape[batch_dim:] != fn.event_shape or rows not in (1, n):
+        raise ValueError(
+            f"The value for site {msg['name']!r} has shape {tuple(value.shape)}, but the model "
+            f"draws it with batch shape {tuple(fn.batch_shape)} and event shape "
+            f"{tuple(fn.event_shape)}. Give it, in the guide too, the same plates and the same "
+            ".to_event(k)."
         )
+
+
+def _check_data(msg: Any, x: Tensor, *, in_values: bool) -> None:
+    """Data of another shape would be repeated along the dimensions of their site, or ignored."""
+    name, fn = msg["name"], msg["fn"]
+    frames = {f.name: f for f in msg["cond_indep_stack"] if f.vectorized}
+    if in_values:
+        raise ValueError(
+            f"The batch has {name!r}, and the guide draws it too: the data would be ignored. Let "
+            f"the guide take `{name}=None` and sample {name!r} only where None came; rows with and "
+            "without it are separate batches, unless the site is enumerated."
+        )
+    if ROWS not in frames or len(frames) > 1 or msg["infer"].get("_deterministic"):
+        why = "is computed from other sites, and has no density"
+        if ROWS not in frames:
+            why = "stands outside `rows`, and its data would belong to no row"
+        elif len(frames) > 1:
+            why = "stands in a plate inside `rows`, so that rows are not its first axis"
+        raise ValueError(
+            f"The batch has data for {name!r}, which {why}. Leave it out of the batch, or sample "
+            "it inside `with pgm.rows(n):` with all that belongs to a row in its event, "
+            ".to_event(k)."
+        )
+    n, came, expected = frames[ROWS].size, tuple(x.shape[1:]), tuple(fn.event_shape)
+    if len(x) != n or came != expected:
+        shape = ", ".join(["n", *map(str, came)])
+        raise ValueError(
+            f"Data for {name!r} have shape ({shape}) with n = {len(x)}, but a row of it has shape "
+            f"{expected} (the site's event shape is {expected}) and the model {n} rows: other "
+            "numbers than came would be scored. Reshape the data, or build the model for them."
+        )
+
+
+def _whole(fn: Any, x: Tensor) -> Tensor:
+    """Integers and booleans as floats for a Bernoulli, whose density takes no others."""
+    support = fn.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return x.to(torch.get_default_dtype()) if support is constraints.boolean else x
+
+
+def _cast(msg: Any, x: Tensor, seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """Data in the dtype of the site's draws; a fraction is no level (validation permitting)."""
+    value = x.to(dtype)
+    if msg["fn"]._validate_args and x.is_floating_point() and not dtype.is_floating_point:
+        bad = x[(value != x) & seen]
+        if len(bad):
+            raise ValueError(
+                f"Data for {msg['name']!r} hold {float(bad[0])}, but the site's values are whole "
+                f"numbers ({type(msg['fn']).__name__}). Pass its levels as 0, 1, 2, ..."
+            )
+    return value
+
+
+def _refuse_scale(name: str) -> Any:
+    raise Unsupported(
+        f"Site {name!r} is enumerated under a scale (pyro.poutine.scale, or a subsampled plate): "
+        "its probabilities to a power do not sum to one. Scale the losses of the rows instead, or "
+        "give the site a place in the guide."
+    )
+
+
+def _unmasked(fn: Any) -> Any:
+    while isinstance(fn, MaskedDistribution):
+        fn = fn.base_dist
+    return fn
 
 
 def _cells(name: str, fn: Any, seen: Tensor) -> tuple[Any, Any]:
     """`fn` with its density restricted to the seen cells, and to the unseen ones."""
+    if isinstance(fn, MaskedDistribution):
+        known, rest = _cells(name, fn.base_dist, seen)
+        return known.mask(fn._mask), rest
     if isinstance(fn, Independent) and fn.base_dist.event_dim == 0:
         inner = fn.reinterpreted_batch_ndims
         return tuple(fn.base_dist.mask(cells).to_event(inner) for cells in (seen, ~seen))

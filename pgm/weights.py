@@ -99,27 +99,28 @@ def run_programs(
     with joint:
         model.model(n, **arguments(model, "model", batch))
     check_keys(model, batch, joint)
+    _check_guide(guide, joint)
     return guide, joint
 
 
 def _weigh(model: Model, batch: Batch, enumerated: Literal["sum", "draw"]) -> LogWeight:
-    n = rows_of(batch)
+    n, zero = rows_of(batch), torch.zeros((), device=model.device, dtype=model.dtype)
     guide, joint = run_programs(model, batch)
     proposals, sites = list(guide.sites.values()), list(joint.sites.values())
-    counted = [site for site in sites if not _left_out(site)]
+    counted = [site for site in sites if not site.left_out]
     factors = [site.factor() for site in counted if site.rows]
-    log_p = sum_product(factors, joint.variables) if joint.variables else _by_row(factors, n)
-    log_q = _by_row([site.factor() for site in proposals if site.rows], n)
-    shared = _total([s.log_prob() for s in counted if not s.rows])
-    shared_q = _total([s.log_prob() for s in proposals if not s.rows])
-    scores = [(site, site.score()) for site in proposals + sites]
+    log_p = sum_product(factors, joint.variables) if joint.variables else _by_row(factors, zero)
+    log_q = _by_row([site.factor() for site in proposals if site.rows], zero)
+    shared = _total([s.log_prob() for s in counted if not s.rows], zero)
+    shared_q = _total([s.log_prob() for s in proposals if not s.rows], zero)
+    scores = [(site, site.score()) for site in proposals + joint.upstream]
     by_row = [Factor(s, site.plates) for site, s in scores if s is not None and site.rows]
     apart = [s for site, s in scores if s is not None and not site.rows]
     return LogWeight(
-        log_p - log_q,
+        (log_p - log_q).expand(n),
         shared - shared_q,
-        _by_row(by_row, n),
-        _total(apart),
+        _by_row(by_row, zero).expand(n),
+        _total(apart, zero),
         _values(joint, factors, enumerated),
         tuple(site.name for site in sites if _is_shared_latent(site)),
     )
@@ -150,27 +151,21 @@ def _value(site: Site, drawn: dict[int, Tensor]) -> Tensor:
     return value.movedim(-1 - event_dim, 0) if site.plates else value
 
 
-def _left_out(site: Site) -> bool:
-    """Whether a site was drawn from its own distribution: density and proposal cancel."""
-    return site.drawn is not None and site.drawn is site.fn
-
-
 def _is_shared_latent(site: Site) -> bool:
     return not site.rows and not site.observed and not site.deterministic
 
 
-def _by_row(factors: list[Factor], n: int) -> Tensor:
+def _by_row(factors: list[Factor], zero: Tensor) -> Tensor:
     """The sum of the factors over everything but the rows."""
-    total = torch.zeros(())
-    for factor in factors:
-        log_value = factor.log_value
+    total = zero
+    for log_value, _ in factors:
         inner = log_value.dim() > 1
         total = total + (log_value.flatten(0, -2).sum(0) if inner else log_value)
-    return total.expand(n)
+    return total
 
 
-def _total(log_probs: list[Tensor]) -> Tensor:
-    return sum((log_prob.sum() for log_prob in log_probs), start=torch.zeros(()))
+def _total(log_probs: list[Tensor], zero: Tensor) -> Tensor:
+    return sum((log_prob.sum() for log_prob in log_probs), start=zero)
 
 
 def _unfold(weight: LogWeight, particles: int, n: int) -> LogWeight:
@@ -197,9 +192,10 @@ def _stack(weights: list[LogWeight]) -> LogWeight:
 
 
 def check_keys(model: Model, batch: Batch, joint: Run) -> None:
-    """Every key of a batch has a meaning and its shape, or data would be ignored or repeated."""
+    """Every key of a batch has a meaning, or the data would be ignored in silence."""
     known = {*model.context, *model.wants, *joint.sites}
-    unknown = [k for k in batch if k not in known and k.removesuffix(SEEN) not in known]
+    known |= {name + SEEN for name in known if name in batch}
+    unknown = [k for k in batch if k not in known]
     if unknown:
         raise ValueError(
             f"The batch has {', '.join(map(repr, unknown))}, which {type(model).__name__} does not "
@@ -207,13 +203,22 @@ def check_keys(model: Model, batch: Batch, joint: Run) -> None:
             + (f", its context {', '.join(model.context)}" if model.context else "")
             + ". Rename the key, or leave it out."
         )
-    for name, site in joint.sites.items():
-        if name not in batch or not site.observed or not site.rows or site.plates:
+
+
+def _check_guide(guide: Run, joint: Run) -> None:
+    """Every proposal is weighed against a site of the model that belongs to as many rows."""
+    for name, site in guide.sites.items():
+        if site.observed or site.infer.get("is_auxiliary"):
             continue
-        came, expected = tuple(batch[name].shape[1:]), tuple(site.fn.event_shape)
-        if came != expected:
+        if name not in joint.sites:
             raise ValueError(
-                f"Data for {name!r} have shape (n, {', '.join(map(str, came))}), but a row of it "
-                f"has shape {expected}: other numbers than came would be scored. Reshape the data, "
-                "or build the model for the shape that came."
+                f"The guide samples {name!r}, which the model does not have (it has "
+                f"{', '.join(joint.sites)}): its density would be subtracted from nothing. Rename "
+                "it or remove it."
+            )
+        if site.rows != joint.sites[name].rows:
+            where = ("inside", "outside") if site.rows else ("outside", "inside")
+            raise ValueError(
+                f"Site {name!r} stands {where[0]} `rows` in the guide, but {where[1]} in the "
+                "model, so that no row has a weight of its own. Put it in the same place in both."
             )
