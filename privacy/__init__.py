@@ -1,1 +1,23 @@
 """Differentially private training of the models of `pgm`, with its accounting and audits."""
+
+from privacy.accounting import calibrate, compose, epsilon
+from privacy.compatibility import SelfCheck, check
+from privacy.fit import PrivateFit, PrivateTraining, fit
+from privacy.gradients import per_row_gradients
+from privacy.ledger import Ledger, Release
+from privacy.report import PrivacyReport
+
+__all__ = [
+    "Ledger",
+    "PrivacyReport",
+    "PrivateFit",
+    "PrivateTraining",
+    "Release",
+    "SelfCheck",
+    "calibrate",
+    "check",
+    "compose",
+    "epsilon",
+    "fit",
+    "per_row_gradients",
+]

@@ -267,7 +267,7 @@ fill(
 def _shape(size: Sequence[Any], options: dict[str, Any]) -> Sequence[int]:
     """The shape in `f(2, 3)`, `f((2, 3))` or `f(size=(2, 3))`."""
     if not size:
-        return options["size"] if "size" in options else ()
+        return options.get("size", ())
     return size[0] if len(size) == 1 and not isinstance(size[0], int) else size
 
 

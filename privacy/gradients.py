@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 import pyro
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
@@ -42,10 +42,12 @@ class RowGradients:
         gradients: trainable parameter -> gradients, shape (n, *parameter). A row in which any of
             them was not finite has zeros in all.
         losses: the loss of each row in nats, shape (n,); not finite where it was not.
+        finite: whether all gradients of the row were finite, shape (n,).
     """
 
     gradients: dict[str, Tensor]
     losses: Float[Tensor, " n"]
+    finite: Bool[Tensor, " n"]
 
 
 def per_row_gradients(
@@ -171,7 +173,7 @@ class PerRow:
 
     def _nothing(self) -> RowGradients:
         empty = {name: p.new_zeros(0, *p.shape) for name, p in self._parameters().items()}
-        return RowGradients(empty, torch.zeros(0))
+        return RowGradients(empty, torch.zeros(0), torch.zeros(0, dtype=torch.bool))
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -198,12 +200,14 @@ def _gradient(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tenso
 
 def _finite(gradients: dict[str, Tensor], losses: Tensor) -> RowGradients:
     """Zeros in every row in which any gradient is not finite."""
-    whole = torch.stack([g.isfinite().flatten(1).all(1) for g in gradients.values()]).all(0)
+    whole = torch.stack([g.isfinite().reshape(len(g), -1).all(1) for g in gradients.values()]).all(
+        0
+    )
     kept = {
         name: torch.where(whole.reshape(-1, *[1] * (g.dim() - 1)), g, torch.zeros_like(g))
         for name, g in gradients.items()
     }
-    return RowGradients(kept, losses)
+    return RowGradients(kept, losses, whole)
 
 
 def _first_line(error: Exception) -> str:

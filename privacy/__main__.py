@@ -1,0 +1,77 @@
+"""`python -m privacy budget`: the noise that keeps an epsilon, the epsilon that a noise spends."""
+
+import argparse
+from collections.abc import Sequence
+
+from privacy.accounting import calibrate, check_delta, compose
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit status.
+
+    Example:
+        >>> main(["budget", "--sigma", "1.1", "--rate", "0.0042667", "--steps", "14062"])
+        sigma 1.1, rate 0.0042667, 14062 steps, delta 1e-05
+          epsilon by prv  2.392
+          epsilon by rdp  2.597
+        0
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        print(_budget(options))
+    except ValueError as error:
+        parser.error(str(error))
+    return 0
+
+
+def _budget(options: argparse.Namespace) -> str:
+    rate = _rate(options)
+    steps = options.steps or round(options.epochs / rate)
+    check_delta(options.delta, rows=options.rows)
+    sigma = options.sigma
+    if sigma is None:
+        sigma = calibrate(
+            options.epsilon,
+            delta=options.delta,
+            rate=rate,
+            steps=steps,
+            accountant=options.accountant,
+        )
+    spent = {
+        accountant: compose([(sigma, rate, steps)], delta=options.delta, accountant=accountant)
+        for accountant in ("prv", "rdp")
+    }
+    head = f"sigma {sigma:.5g}, rate {rate:.5g}, {steps} steps, delta {options.delta:g}"
+    return "\n".join([head, *(f"  epsilon by {a}  {e:.3f}" for a, e in spent.items())])
+
+
+def _rate(options: argparse.Namespace) -> float:
+    if options.rate is not None:
+        return float(options.rate)
+    if options.rows is None or options.batch is None:
+        raise ValueError("The sampling rate is unknown: pass --rate, or both --rows and --batch.")
+    return float(options.batch / options.rows)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m privacy", description=__doc__)
+    budget = parser.add_subparsers(required=True).add_parser(
+        "budget", help="noise from epsilon, or epsilon from noise"
+    )
+    target = budget.add_mutually_exclusive_group(required=True)
+    target.add_argument("--epsilon", type=float, help="the budget; answers with the noise")
+    target.add_argument("--sigma", type=float, help="the noise multiplier; answers with epsilon")
+    budget.add_argument("--delta", type=float, default=1e-5)
+    budget.add_argument("--rate", type=float, help="probability with which a row is in a lot")
+    budget.add_argument("--rows", type=int, help="the declared number of rows")
+    budget.add_argument("--batch", type=float, help="rows in a lot on average")
+    length = budget.add_mutually_exclusive_group(required=True)
+    length.add_argument("--steps", type=int)
+    length.add_argument("--epochs", type=float)
+    budget.add_argument("--accountant", choices=("prv", "rdp"), default="prv")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

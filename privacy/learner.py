@@ -1,0 +1,172 @@
+"""One private step: gradients by row, clipped, summed, noised, divided by the declared lot size.
+
+The update is DP-SGD (Abadi et al. 2016, Alg. 1) with any torch optimiser after it:
+(sum_i g_i min(1, C / ||g_i||) + N(0, sigma^2 C^2)) / (q N). Clipping, noise and division are those
+of Opacus' DPOptimizer; this file hands it the gradients and enters each step in the ledger before
+the parameters change. An empty lot makes a step of noise alone, and is entered too.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from pgm.batch import Batch, chunks, rows_of
+from pgm.learner import MakeOptimiser, Schedule, average, make_optimiser, make_schedule, trainable
+from pgm.model import Model
+from privacy.gradients import PerRow
+from privacy.ledger import Ledger, Release
+
+_NUMBERS_AT_ONCE = 2**26
+"""Gradients by row that are held at a time; larger lots are taken in pieces."""
+
+
+class PrivateLearner:
+    """The private update rule; a learner for pgm's training loop.
+
+    Args:
+        model: whose trainable parameters are updated, in place.
+        rows: computes the gradients by row.
+        release: one step of the mechanism as it enters the ledger: noise, clipping norm, rate, and
+            the declared number of rows.
+        ledger: where every step is entered.
+        seed: of the noise.
+        steps: updates in all, for the schedule.
+        learning_rate: the optimiser's step size.
+        optimiser: makes a torch optimiser from parameters and `lr=`; by default Adam.
+        schedule: as for `pgm.fit`.
+        ema: decay of an average of the (already private) weights, which is then what is kept.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        rows: PerRow,
+        *,
+        release: Release,
+        ledger: Ledger,
+        seed: int,
+        steps: int,
+        learning_rate: float,
+        optimiser: MakeOptimiser | None = None,
+        schedule: Schedule = "constant",
+        ema: float | None = None,
+    ) -> None:
+        from opacus.optimizers import DPOptimizer
+
+        self.model, self.rows = model, rows
+        self.release, self.ledger = replace(release, steps=1), ledger
+        self.parameters = trainable(model)
+        inner = make_optimiser(self.parameters, learning_rate, optimiser)
+        self.optimiser = DPOptimizer(
+            inner,
+            noise_multiplier=release.noise_multiplier,
+            max_grad_norm=release.clip,
+            expected_batch_size=release.rate * release.rows,
+            generator=torch.Generator(device=model.device).manual_seed(seed),
+        )
+        self.optimiser.attach_step_hook(lambda _: self.ledger.add(self.release))
+        self.schedule: LRScheduler | None = make_schedule(inner, schedule, steps)
+        self.average = average(model, ema)
+        self.epsilon = SpentSoFar(release, planned=steps)
+
+    def update(self, batch: Batch) -> float:
+        """One noisy step; returns the mean loss of the lot in nats.
+
+        The loss is computed from the rows themselves and is not covered by epsilon. It is NaN for
+        an empty lot, and for one in which no row's loss is finite.
+        """
+        buffers = [(buffer, buffer._version) for buffer in self.model.buffers()]
+        losses = []
+        pieces = list(self._pieces(batch))
+        for number, piece in enumerate(pieces, start=1):
+            found = self.rows(piece)
+            losses.append(found.losses)
+            _same_buffers(self.model, buffers)
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.grad_sample = found.gradients[name]  # type: ignore[attr-defined]
+            self.optimiser.signal_skip_step(do_skip=number < len(pieces))
+            self.optimiser.step()
+            self.optimiser.zero_grad(set_to_none=True)
+        if self.schedule is not None:
+            self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.epsilon.step()
+        return _finite_mean(torch.cat(losses))
+
+    def _pieces(self, batch: Batch) -> Iterator[Batch]:
+        numbers = sum(p.numel() for p in self.parameters)
+        size = max(1, _NUMBERS_AT_ONCE // max(1, numbers))
+        return chunks(batch, size) if rows_of(batch) else iter([batch])
+
+    def averaged(self) -> Model:
+        """The averaged model, or the model itself."""
+        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
+
+    def metrics(self) -> dict[str, float]:
+        """Epsilon spent by this run so far, and the learning rate."""
+        rate = float(self.optimiser.param_groups[0]["lr"])
+        return {"epsilon": self.epsilon.value, "learning_rate": rate}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Refuses: a run taken up again would use the noise of the first one a second time."""
+        raise NotImplementedError(_NO_RESUMING)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuses, as `state_dict`."""
+        raise NotImplementedError(_NO_RESUMING)
+
+
+_NO_RESUMING = (
+    "A private run cannot be stopped and resumed yet: replaying its noise on other lots would let "
+    "the noise be subtracted. Run it in one go, and pgm.save the model when it is done."
+)
+
+
+class SpentSoFar:
+    """An upper bound on the epsilon of the first t of the planned steps, cheap at every t.
+
+    It is the Renyi bound of t steps, or the PRV bound of all the steps where that is less.
+
+    Args:
+        release: the mechanism of a step, and the delta.
+        planned: the number of steps.
+    """
+
+    def __init__(self, release: Release, *, planned: int) -> None:
+        self.release, self.steps = release, 0
+        self._whole = replace(release, steps=planned).epsilon()
+
+    def step(self) -> None:
+        """One step more."""
+        self.steps += 1
+
+    @property
+    def value(self) -> float:
+        """The bound."""
+        bound = replace(self.release, steps=self.steps).epsilon(accountant="rdp")
+        return min(bound, self._whole)
+
+
+def _same_buffers(model: Model, before: list[tuple[Tensor, int]]) -> None:
+    """Raises if computing a loss changed a buffer: nothing clips or noises what it then holds."""
+    after = list(model.named_buffers())
+    for (name, buffer), (old, version) in zip(after, before, strict=True):
+        if buffer is not old or buffer._version != version:
+            raise RuntimeError(
+                f"Buffer {name!r} of {type(model).__name__} changed while the loss of a private "
+                "step was computed, so that it holds what the rows left in it, without noise. "
+                "Discard this model. Compute from parameters and the row alone, or hold what is "
+                "learned in an nn.Parameter."
+            )
+
+
+def _finite_mean(losses: Tensor) -> float:
+    finite = losses[losses.isfinite()]
+    return float(finite.mean()) if len(finite) else math.nan

@@ -1,0 +1,267 @@
+"""Bad input to a private fit: refused before anything is trained or spent, and explained."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import pgm
+import privacy
+
+X = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+GOOD: dict[str, Any] = {"epsilon": 1.0, "delta": 1e-4, "steps": 2}
+
+
+class Gaussian(pgm.Model):
+    """x ~ N(mu, 1), with room for what goes wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mu = nn.Parameter(torch.zeros(2))
+
+    def loc(self, n: int) -> Tensor:
+        return self.mu
+
+    def model(self, n: int) -> None:
+        with pgm.rows(n):
+            pyro.sample("x", dist.Normal(self.loc(n), 1.0).to_event(1))
+
+
+def refuses(model: pgm.Model, message: str, *, data: Any = X, **options: Any) -> None:
+    """Nothing trained, nothing spent."""
+    ledger = privacy.Ledger()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        privacy.fit(model, data, **(GOOD | {"ledger": ledger} | options))
+    assert len(str(caught.value)) > 60, "an error says what came and what to do"
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert ledger.releases == ()
+    assert model.note is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epsilon": 0.0}, "epsilon is 0"),
+        ({"epsilon": -1.0}, "epsilon is -1"),
+        ({"epsilon": float("inf")}, "epsilon is inf"),
+        ({"epsilon": float("nan")}, "epsilon is nan"),
+        ({"delta": 0.0}, "delta is 0"),
+        ({"delta": 1.0}, "delta is 1"),
+        ({"delta": 1 / 200}, "publishes one row at random"),
+        ({"delta": 0.004, "rows": 300}, "publishes one row at random"),
+        ({"rows": 199}, "rows=199 are declared and 200 came"),
+        ({"steps": 0}, "steps is 0"),
+        ({"clip": 0.0}, "clip is 0"),
+        ({"clip": float("inf")}, "clip is inf"),
+        ({"clip": float("nan")}, "clip is nan"),
+        ({"learning_rate": 0.0}, "learning_rate is 0"),
+        ({"rate": 0.0}, "sampling rate is 0"),
+        ({"rate": 1.1}, "sampling rate is 1.1"),
+        ({"expected_batch_size": 201}, "lots of 201 rows of 200"),
+        ({"rate": 0.1, "expected_batch_size": 20}, "each fixes the other"),
+        ({"batch_size": 20}, "expected_batch_size="),
+        ({"epochs": 3}, "pass steps="),
+        ({"validation": 0.1}, "which nobody counts"),
+        ({"patience": 3}, "nobody counts that"),
+        ({"checkpoint": "run.pt"}, "noise of the first a second time"),
+        ({"source": None}, "Poisson sampling"),
+        ({"learner": None}, "update rule"),
+        ({"noise_multiplier": 1.0}, "privacy.epsilon"),
+        ({"size": 200}, "rows="),
+        ({"epsilonn": 1.0}, "no option 'epsilonn'; it has epsilon, delta, steps"),
+        ({"ema": 2.0}, "ema is 2"),
+        ({"schedule": "linear"}, "'linear'"),
+    ],
+)
+def test_options_that_mean_nothing_or_would_spend_uncounted(
+    options: dict[str, Any], message: str
+) -> None:
+    refuses(Gaussian(), message, **options)
+
+
+def test_rows_that_somebody_else_batches() -> None:
+    rows = TensorDataset(X)
+    refuses(Gaussian(), "holds for Poisson sampling alone", data=rows)
+    refuses(Gaussian(), "holds for Poisson sampling alone", data=DataLoader(rows))
+
+
+def test_a_frame_whose_schema_is_not_declared() -> None:
+    frame = pd.DataFrame({"a": [0.0, 1.0], "b": [0.0, 2.0]})
+    refuses(Gaussian(), "levels and bounds read off the rows", data=frame)
+    schema = pgm.Schema({"a": pgm.Continuous(), "b": pgm.Continuous()}, site="x")
+    run = privacy.fit(Gaussian(), frame, schema=schema, rows=500, **GOOD)
+    assert run.model.schema is schema
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (torch.zeros(0, 2), "no rows"),
+        (torch.zeros(200, 3), "shape"),
+        (torch.full((200, 2), torch.inf), "infinite"),
+        ({"y": X}, "Site 'x' is neither in the data nor in the guide"),
+        (torch.full((200, 2), torch.nan), "missing"),
+    ],
+)
+def test_data_that_do_not_fit(data: Any, message: str) -> None:
+    refuses(Gaussian(), message, data=data)
+
+
+class Bernoulli(Gaussian):
+    def model(self, n: int) -> None:
+        with pgm.rows(n):
+            pyro.sample("x", dist.Bernoulli(logits=self.mu).to_event(1))
+
+
+def test_a_row_outside_the_support_wherever_it_stands() -> None:
+    x = (X > 0).float()
+    x[150, 1] = 7.0
+    refuses(Bernoulli(), "do not fit Bernoulli", data=x)
+
+
+class Normalised(Gaussian):
+    """Batch normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+
+    def loc(self, n: int) -> Tensor:
+        return self.norm(self.mu.expand(n, 2))
+
+
+class Unused(Gaussian):
+    """A parameter that no site depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(3))
+
+
+class Counting(Gaussian):
+    """A buffer that keeps a running mean of the rows, as the codebook of a VQ-VAE does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(2))
+
+    def guide(self, n: int, x: Tensor) -> None:
+        with torch.no_grad():
+            self.mean.mul_(0.9).add_(x.mean(0), alpha=0.1)
+
+
+class Cached(Gaussian):
+    """Computes from a copy of its parameter that was made at the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = [self.mu]
+
+    def loc(self, n: int) -> Tensor:
+        return self.kept[0]
+
+
+class Infinite(Gaussian):
+    """The gradient of sqrt at 0 is infinite."""
+
+    def loc(self, n: int) -> Tensor:
+        return self.mu.square().sqrt()
+
+
+class Mixing(Gaussian):
+    """Every row is compared with the mean of its lot."""
+
+    def guide(self, n: int, x: Tensor) -> None:
+        with pgm.rows(n):
+            pyro.sample("z", dist.Normal(x.mean(0) + self.mu, 1.0).to_event(1))
+
+    def model(self, n: int) -> None:
+        with pgm.rows(n):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Normalised, "'norm' is a BatchNorm1d"),
+        (Unused, "'unused' does not enter the loss"),
+        (Counting, "Buffer 'mean' changes while the loss is computed"),
+        (Cached, "computes from a copy of its parameters"),
+        (Infinite, "not finite, and such rows count as zero"),
+        (Mixing, "something mixes rows"),
+    ],
+)
+def test_a_model_that_cannot_be_private(model: type[pgm.Model], message: str) -> None:
+    refuses(model(), message)
+
+
+class Window(pgm.Model):
+    """A Parzen window with a bandwidth to learn: the rows are inside the model."""
+
+    def __init__(self, points: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("points", points)
+        self.log_width = nn.Parameter(torch.zeros(()))
+
+    def model(self, n: int) -> None:
+        with pgm.rows(n):
+            k = pyro.sample(
+                "k",
+                dist.Categorical(torch.ones(len(self.points))),
+                infer={"enumerate": "parallel"},
+            )
+            pyro.sample("x", dist.Normal(self.points[k], self.log_width.exp()).to_event(1))
+
+
+def test_a_model_that_holds_the_rows_themselves() -> None:
+    refuses(Window(X[:30]), "Buffer 'points' holds rows of 'x', the data themselves")
+    elsewhere = Window(torch.randn(4, 2))
+    assert privacy.check(elsewhere, X).problems == ()
+
+
+def test_a_check_leaves_the_model_as_it_was() -> None:
+    model = Counting().train()
+    privacy.check(model, X)
+    assert torch.equal(model.mean, torch.zeros(2))
+    assert model.training and not Gaussian().eval().training
+
+
+def test_a_buffer_that_changes_later_stops_the_run() -> None:
+    model = Gaussian()
+    model.register_buffer("late", torch.zeros(2))
+    run = privacy.PrivateTraining(model, X, **(GOOD | {"steps": 5}))
+    steps = iter(run)
+    next(steps)
+    inner = run.rows.objective
+
+    def leaking(model: pgm.Model, batch: Any, *, size: int) -> Tensor:
+        model.get_buffer("late").add_(1.0)
+        return inner(model, batch, size=size)
+
+    run.rows.objective = leaking
+    with pytest.raises(RuntimeError, match="Discard this model"):
+        next(steps)
+    assert [r.steps for r in run.ledger.releases] == [1]
+
+
+def test_a_private_fit_prints_its_check() -> None:
+    assert str(privacy.check(Gaussian(), X)) == (
+        "Gaussian: per-row gradients by vmap\n  can be fitted privately"
+    )
+    broken = privacy.check(Unused(), X)
+    assert "* Parameter 'unused'" in str(broken)
+    with pytest.raises(pgm.BrokenModel, match="cannot be fitted privately as it stands"):
+        broken.raise_if_broken()
+
+
+def test_no_file_is_left_behind(tmp_path: Path) -> None:
+    refuses(Gaussian(), "noise of the first", checkpoint=tmp_path / "run.pt")
+    assert list(tmp_path.iterdir()) == []
