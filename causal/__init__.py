@@ -1,1 +1,33 @@
 """Causal models and questions over `pgm`: interventions, counterfactuals, effects, discovery."""
+
+from causal import graph
+from causal.answers import Counterfactual, Effect
+from causal.counterfactuals import counterfactual
+from causal.effects import effect
+from causal.estimation import estimate
+from causal.graph import as_graph, parse
+from causal.interventions import Intervened, do
+from causal.mechanisms import CategoricalTable, LinearGaussian, LinearSoftmax, Mechanism
+from causal.plots import draw_effect, draw_graph, draw_outcome
+from causal.scm import SCM
+
+__all__ = [
+    "SCM",
+    "CategoricalTable",
+    "Counterfactual",
+    "Effect",
+    "Intervened",
+    "LinearGaussian",
+    "LinearSoftmax",
+    "Mechanism",
+    "as_graph",
+    "counterfactual",
+    "do",
+    "draw_effect",
+    "draw_graph",
+    "draw_outcome",
+    "effect",
+    "estimate",
+    "graph",
+    "parse",
+]

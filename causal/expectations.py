@@ -1,0 +1,100 @@
+"""Exact means of an SCM under an intervention, where its mechanisms allow them.
+
+The mean of a linear mechanism is linear in its parents' means, a level counting as its one-hot
+code. The law of a table is the sum over its ancestors of the product of their tables, which are
+tables too: sum-product over the truncated factorisation (Pearl 2009, Causality, eq. 3.10),
+contracted by `torch.einsum`.
+"""
+
+from collections.abc import Mapping
+
+import networkx as nx
+import torch
+from jaxtyping import Float
+from pyro.distributions import Categorical, Normal
+from torch import Tensor
+
+from causal.actions import Action
+from causal.mechanisms import CategoricalTable, LinearGaussian
+from causal.scm import SCM
+
+_MOST = 25
+"""Ancestors of a table, above which the sum might not fit memory."""
+
+Mean = Float[Tensor, " k"]
+
+
+def expectation(scm: SCM, values: Mapping[str, Action], node: str) -> Mean | None:
+    """The mean of a node, shape (1,), or the probabilities of its levels, shape (k,).
+
+    Args:
+        scm: any SCM.
+        values: interventions in the model's numbers, as `causal.do` keeps them.
+        node: whose mean.
+
+    Returns:
+        The mean, or None where there is no closed form: a function of the parents, a softmax of
+        numbers, a mechanism of another kind.
+
+    Example:
+        >>> scm = SCM("A -> B; A -> C; B -> C", C=LinearGaussian({"A": 1.0, "B": -0.8}))
+        >>> expectation(scm, {"B": torch.tensor(2.0)}, "C")
+        tensor([-1.6000])
+    """
+    with torch.no_grad():
+        return _mean(scm, values, node)
+
+
+def _mean(scm: SCM, values: Mapping[str, Action], node: str) -> Mean | None:
+    mechanism = scm.mechanism(node)
+    if node in values:
+        return _mean_of(values[node], mechanism.levels)
+    if isinstance(mechanism, CategoricalTable):
+        return _law(scm, values, node)
+    if not isinstance(mechanism, LinearGaussian):
+        return None
+    weights = mechanism.weight.split(list(mechanism.inputs.values())) if mechanism.inputs else ()
+    total = mechanism.intercept[None]
+    for parent, w in zip(mechanism.inputs, weights, strict=True):
+        mean = _mean(scm, values, parent)
+        if mean is None:
+            return None
+        total = total + (w * mean).sum()
+    return total
+
+
+def _mean_of(value: Action, levels: int) -> Mean | None:
+    """The mean of what a node was set to, or of the law that it was given."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        x = value.reshape(1)
+        codes = torch.arange(levels, device=x.device)
+        return (x == codes).to(torch.get_default_dtype()) if levels > 1 else x.float()
+    if isinstance(value, Categorical) and not value.batch_shape:
+        return value.probs
+    if isinstance(value, Normal) and not value.batch_shape:
+        return value.mean.reshape(1)
+    return None
+
+
+def _law(scm: SCM, values: Mapping[str, Action], node: str) -> Mean | None:
+    """The probabilities of a table's levels: the product of the tables upstream, summed."""
+    cut: nx.DiGraph[str] = nx.DiGraph(scm.graph)
+    cut.remove_edges_from([(a, b) for a, b in scm.graph.edges if b in values])
+    upstream = [name for name in scm.nodes if name in {node, *nx.ancestors(cut, node)}]
+    if len(upstream) > _MOST:
+        return None
+    place = {name: i for i, name in enumerate(upstream)}
+    operands: list[Tensor | list[int]] = []
+    for name in upstream:
+        mechanism = scm.mechanism(name)
+        if name in values:
+            table, axes = _mean_of(values[name], mechanism.levels), [place[name]]
+        elif isinstance(mechanism, CategoricalTable):
+            table = mechanism.logits.softmax(-1)
+            axes = [place[p] for p in (*mechanism.inputs, name)]
+        else:
+            return None
+        if table is None:
+            return None
+        operands += [table.to(scm.dtype), axes]
+    return torch.einsum(*operands, [place[node]])

@@ -1,0 +1,47 @@
+"""What the values of a site are, numbers or levels, and how they are averaged and called."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Independent
+
+from pgm import Categorical as Levels
+from pgm import Continuous, Schema
+
+
+def categories(fn: Any) -> int:
+    """The number of levels of a distribution; 0 if its values are numbers or vectors.
+
+    Example:
+        >>> from pyro.distributions import Categorical, Normal
+        >>> categories(Categorical(torch.ones(3))), categories(Normal(0.0, 1.0))
+        (3, 0)
+    """
+    while isinstance(fn, MaskedDistribution | ExpandedDistribution) or (
+        isinstance(fn, Independent) and not fn.event_shape
+    ):
+        fn = fn.base_dist
+    if isinstance(fn, Categorical):
+        return int(fn.probs.shape[-1])
+    return 2 if isinstance(fn, Bernoulli) else 0
+
+
+def frequencies(x: Shaped[Tensor, "*n"], levels: int) -> Float[Tensor, "*n levels"]:
+    """One-hot codes, whose mean is the frequency of each level."""
+    return (x[..., None] == torch.arange(levels, device=x.device)).to(torch.get_default_dtype())
+
+
+def names(schema: Schema | None, site: str, levels: int) -> tuple[Any, ...]:
+    """What the levels of a site are called: the schema's labels, or 0 .. k-1."""
+    column = schema.columns.get(site) if schema is not None else None
+    return tuple(column.levels) if isinstance(column, Levels) else tuple(range(levels))
+
+
+def in_units(schema: Schema | None, site: str, x: Shaped[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Numbers in the unit of their column, in float64."""
+    column = schema.columns.get(site) if schema is not None else None
+    x = x.double()
+    return x * column.std + column.mean if isinstance(column, Continuous) else x

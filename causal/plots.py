@@ -1,0 +1,190 @@
+"""Pictures: the graph before and after an intervention, an outcome in both worlds, an effect.
+
+Every function takes and returns matplotlib axes.
+"""
+
+import itertools
+import random
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import networkx as nx
+import torch
+
+from causal.answers import Effect
+from causal.graph import GraphLike, as_graph, check_nodes
+
+_BEFORE, _AFTER = "tab:gray", "tab:blue"
+_SIZE = 900
+_UNTANGLED = 40
+"""The most arrows for which places are searched."""
+
+
+def draw_graph(graph: GraphLike, *, do: Iterable[str] = (), ax: Any = None) -> Any:
+    """Draws a graph from causes (top) to effects; arrows that `do` severs are dashed.
+
+    Args:
+        graph: in any form that `as_graph` reads.
+        do: the nodes that are set, drawn as squares.
+        ax: matplotlib axes; new ones by default.
+
+    Raises:
+        ValueError: a node of `do` that is not in the graph.
+
+    Example:
+        >>> ax = draw_graph("A -> B -> C; A -> C", do=["B"])
+        >>> len(ax.patches)
+        3
+    """
+    import matplotlib.pyplot as plt
+
+    graph, done = as_graph(graph), set(do)
+    check_nodes(graph, done)
+    ax = ax or plt.subplots()[1]
+    place = _places(graph)
+    cut = [(a, b) for a, b in graph.edges if b in done]
+    kept = [(a, b) for a, b in graph.edges if b not in done]
+    style: dict[str, Any] = {"ax": ax, "node_size": _SIZE, "arrowsize": 12}
+    nx.draw_networkx_edges(graph, place, edgelist=kept, **style)
+    style |= {"edge_color": "tab:red", "style": "dashed"}
+    nx.draw_networkx_edges(graph, place, edgelist=cut, **style)
+    for shape, nodes in (("o", [v for v in graph if v not in done]), ("s", sorted(done))):
+        colour = "white" if shape == "o" else "lightskyblue"
+        nx.draw_networkx_nodes(
+            graph, place, nodelist=nodes, node_shape=shape, node_color=colour,
+            edgecolors="black", node_size=_SIZE, ax=ax,
+        )  # fmt: skip
+    nx.draw_networkx_labels(graph, place, font_size=8, ax=ax)
+    ax.set_axis_off()
+    ax.margins(0.1)
+    return ax
+
+
+def draw_outcome(effect: Effect, *, ax: Any = None) -> Any:
+    """Draws the distribution of the outcome in both worlds.
+
+    Args:
+        effect: an answer of `causal.effect`.
+        ax: matplotlib axes; new ones by default.
+    """
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots()[1]
+    after, before = effect.worlds
+    if effect.levels:
+        place = torch.arange(len(effect.levels)).numpy()
+        ax.bar(place - 0.2, effect.control.numpy(), 0.4, color=_BEFORE, label=before)
+        ax.bar(place + 0.2, effect.treated.numpy(), 0.4, color=_AFTER, label=after)
+        ax.set_xticks(place, [str(level) for level in effect.levels])
+        ax.set_ylabel("probability")
+    else:
+        both = torch.cat(effect.samples).cpu()
+        low, high = both.quantile(both.new_tensor([0.001, 0.999])).tolist()
+        bins = torch.linspace(low, high, 61).tolist()
+        for x, colour, label in zip(
+            effect.samples, (_AFTER, _BEFORE), (after, before), strict=True
+        ):
+            ax.hist(x.cpu().numpy(), bins, density=True, alpha=0.6, color=colour, label=label)
+        ax.set_ylabel("density")
+    ax.set_xlabel(effect.outcome)
+    ax.legend(frameon=False)
+    return ax
+
+
+def draw_effect(effect: Effect, *, ax: Any = None) -> Any:
+    """Draws the differences with their intervals.
+
+    Args:
+        effect: an answer of `causal.effect`.
+        ax: matplotlib axes; new ones by default.
+    """
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots()[1]
+    labels = [str(level) for level in effect.levels] or ["mean"]
+    ends = torch.stack([effect.difference - effect.lower, effect.upper - effect.difference])
+    height = list(range(len(labels)))
+    ax.errorbar(
+        effect.difference.numpy(), height, xerr=ends.clamp(min=0).numpy(), fmt="o",
+        color=_AFTER, capsize=4,
+    )  # fmt: skip
+    ax.axvline(0.0, color=_BEFORE, lw=0.8)
+    ax.set_yticks(height, labels)
+    ax.set(xlabel=f"difference, {effect.confidence:.0%} interval", ylabel=effect.outcome)
+    ax.set_title(" versus ".join(effect.worlds), fontsize=10)
+    ax.margins(y=0.4)
+    return ax
+
+
+def _places(graph: nx.DiGraph) -> dict[str, tuple[float, float]]:
+    """Places by generation, top to bottom; small graphs are untangled."""
+    if len(graph.edges) > _UNTANGLED:
+        return _rows(graph, random.Random(0))
+    tried = [_untangled(graph, _rows(graph, random.Random(start))) for start in range(6)]
+    return min(tried, key=lambda place: _tangle(graph, place))
+
+
+def _rows(graph: nx.DiGraph, order: random.Random) -> dict[str, tuple[float, float]]:
+    """Each generation on a line of its own, in random order."""
+    layers = [list(layer) for layer in nx.topological_generations(graph)]
+    slots = max(map(len, layers)) + 1
+    place: dict[str, tuple[float, float]] = {}
+    for depth, layer in enumerate(layers):
+        order.shuffle(layer)
+        first = (slots - len(layer)) // 2 + 0.5 * (depth % 2)
+        place |= {node: (first + i, -float(depth)) for i, node in enumerate(layer)}
+    return place
+
+
+def _untangled(
+    graph: nx.DiGraph, place: dict[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Moves nodes along their lines for as long as that helps."""
+    slots = int(max(x for x, _ in place.values())) + 2
+    best, improved = _tangle(graph, place), True
+    while improved:
+        improved = False
+        for node, slot in itertools.product(graph, range(-1, slots)):
+            tried = _moved(place, node, slot)
+            if (now := _tangle(graph, tried)) < best - 1e-9:
+                place, best, improved = tried, now, True
+    return place
+
+
+def _moved(
+    place: Mapping[str, tuple[float, float]], node: str, slot: int
+) -> dict[str, tuple[float, float]]:
+    """The node in another slot of its layer; who was there takes its place."""
+    x, y = place[node]
+    target = (slot + x % 1, y)
+    swapped = {other: (x, y) for other, where in place.items() if where == target}
+    return {**place, **swapped, node: target}
+
+
+def _tangle(graph: nx.DiGraph, place: Mapping[str, tuple[float, float]]) -> float:
+    """Nodes that arrows pass too close by, crossings, and the length of the arrows."""
+    lines = [(complex(*place[a]), complex(*place[b])) for a, b in graph.edges]
+    near = sum(
+        max(0.0, 0.5 - _distance(a, b, complex(*where)))
+        for a, b in lines
+        for where in place.values()
+        if complex(*where) not in (a, b)
+    )
+    crossings = sum(_cross(*one, *other) for one, other in itertools.combinations(lines, 2))
+    return 30 * near + crossings + 0.1 * sum(abs(a - b) for a, b in lines)
+
+
+def _distance(a: complex, b: complex, point: complex) -> float:
+    """From a point to the line from a to b."""
+    along = ((point - a) * (b - a).conjugate()).real / abs(b - a) ** 2
+    return abs(a + min(1.0, max(0.0, along)) * (b - a) - point)
+
+
+def _cross(a: complex, b: complex, c: complex, d: complex) -> bool:
+    """Whether two lines cross between their ends."""
+
+    def side(p: complex, q: complex, r: complex) -> float:
+        return ((q - p) * (r - p).conjugate()).imag
+
+    apart = side(a, b, c) * side(a, b, d) < -1e-9
+    return apart and side(c, d, a) * side(c, d, b) < -1e-9

@@ -1,0 +1,247 @@
+"""Structural causal models: a graph, one mechanism a node, and the joint program they make.
+
+p(x_1, ..., x_d) = prod_j p(x_j | parents of j) (Pearl 2009, Causality, eq. 1.33). An `SCM` is a
+`pgm.Model`: it is trained by `pgm.fit` and asked by every verb, and `causal.do` cuts its arrows.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import networkx as nx
+import pyro
+import torch
+from torch import Tensor, nn
+
+from causal.graph import GraphLike, adjacency, as_graph, check_nodes, order, parents
+from causal.mechanisms import (
+    CategoricalTable,
+    LinearGaussian,
+    LinearSoftmax,
+    Mechanism,
+    build,
+    describe,
+)
+from pgm import Categorical, Count, Model, Schema, rows
+from pgm.schema.columns import listing
+
+_RESERVED = ("clamped", "rows")
+
+
+class SCM(Model):
+    """A structural causal model over the columns of a table; every node is an observed site.
+
+    A node without a mechanism of its own gets one by the kind of its column: linear-Gaussian for a
+    number, a table for levels whose parents all have levels, else a linear softmax.
+
+    Where an experiment set a node (a protein was inhibited, a dose was given), its own mechanism
+    was cut: `clamped[i, j]` says that row i's node j, in the order of `nodes`, was set. Its density
+    is left out of the row's, and its value, which must not be missing, still feeds its children
+    (Cooper & Yoo 1999, sec. 2).
+
+    Args:
+        graph: a DiGraph, or text such as `"A -> B -> C; A -> C"`; it is copied.
+        schema: the kinds of the columns, which are the nodes; None if all nodes are numbers, or to
+            take over the one of the first frame that it is fitted to.
+        **mechanisms: by node, a mechanism (copied), or the class of one that is to be trained.
+
+    Raises:
+        ValueError: a mechanism for no node, with other parents than the graph's or with other
+            levels than the schema's; columns that are no nodes; a count without a mechanism.
+
+    Example:
+        >>> scm = SCM("A -> B", B=LinearGaussian({"A": 2.0}, scale=0.5))
+        >>> scm.nodes, [name for name, _ in scm.named_parameters()][-1]
+        (('A', 'B'), 'mechanisms.p(B).log_scale')
+        >>> from pgm import log_prob
+        >>> log_prob(scm, {"A": torch.tensor([0.0]), "B": torch.tensor([0.0])}).value
+        tensor([-1.1447])
+    """
+
+    def __init__(
+        self, graph: GraphLike, /, *, schema: Schema | None = None, **mechanisms: Any
+    ) -> None:
+        super().__init__()
+        self.graph = nx.freeze(as_graph(graph))
+        _check_nodes(self.graph, mechanisms)
+        self._given = {name: _given(name, value) for name, value in mechanisms.items()}
+        self._made = {n for n, v in mechanisms.items() if isinstance(v, dict) and not v["given"]}
+        self.mechanisms = nn.ModuleDict()
+        self.schema = schema
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes in the order of the graph, which is that of the columns of `clamped`."""
+        return tuple(self.graph)
+
+    @property
+    def schema(self) -> Schema | None:
+        """How a frame becomes a batch; setting it chooses the mechanisms that were not given."""
+        return self._schema
+
+    @schema.setter
+    def schema(self, schema: Schema | None) -> None:
+        _check_schema(self.graph, schema)
+        self._schema = schema
+        _choose(self)
+        described = {
+            node: describe(self.mechanism(node)) | {"given": self.is_given(node)}
+            for node in self.nodes
+        }
+        object.__setattr__(self, "_arguments", ((adjacency(self.graph),), described))
+
+    def mechanism(self, node: str) -> Mechanism:
+        """The mechanism of a node.
+
+        Raises:
+            ValueError: no such node.
+        """
+        check_nodes(self.graph, [node])
+        mechanism = self.mechanisms[_key(node)]
+        assert isinstance(mechanism, Mechanism)
+        return mechanism
+
+    def parents(self, node: str) -> list[str]:
+        """The direct causes of a node, in the order of `nodes`."""
+        return parents(self.graph, node)
+
+    def is_given(self, node: str) -> bool:
+        """Whether the mechanism was given as it is, and not made to be trained."""
+        return isinstance(self._given.get(node), Mechanism) and node not in self._made
+
+    def model(self, n: int, clamped: Tensor | None = None) -> None:
+        """Draws every node given its parents, causes first; `clamped` is boolean, (n, nodes)."""
+        _check_clamped(self.nodes, clamped)
+        values: dict[str, Tensor] = {}
+        with rows(n):
+            for node in order(self.graph):
+                fn = self.mechanism(node).dist({p: values[p] for p in self.parents(node)})
+                if clamped is not None:
+                    fn = fn.mask(~clamped[..., self.nodes.index(node)])
+                values[node] = pyro.sample(node, fn)
+
+
+def untrained(scm: SCM) -> list[str]:
+    """The nodes whose mechanism was made to be trained, and is still as it was made.
+
+    Example:
+        >>> untrained(SCM("A -> B", A=LinearGaussian()))
+        ['B']
+    """
+    found = []
+    for node in scm.nodes:
+        now = scm.mechanism(node)
+        made = build(describe(now)).state_dict()
+        same = all(torch.equal(v.cpu(), made[k].to(v.dtype)) for k, v in now.state_dict().items())
+        if same and not scm.is_given(node):
+            found.append(node)
+    return found
+
+
+def _choose(scm: SCM) -> None:
+    """Gives every node its mechanism; one that still fits what is known is kept."""
+    levels: dict[str, int] = {}
+    for node in order(scm.graph):
+        inputs = {p: levels[p] for p in scm.parents(node)}
+        old = scm.mechanisms[_key(node)] if _key(node) in scm.mechanisms else None  # noqa: SIM401
+        given = scm._given.get(node)
+        own = _levels(scm.schema, node)
+        if isinstance(given, Mechanism):
+            new = old if isinstance(old, Mechanism) else given
+        else:
+            new = (given or _default(scm.schema, node, inputs)).start(inputs, own)
+            if type(old) is type(new) and (old.inputs, old.levels) == (new.inputs, new.levels):
+                new = old
+        _check_fit(node, new, inputs, own if scm.schema else new.levels)
+        levels[node] = new.levels
+        scm.mechanisms[_key(node)] = new.to(scm.device, scm.dtype)
+
+
+def _levels(schema: Schema | None, node: str) -> int:
+    column = schema.columns[node] if schema else None
+    return len(column.levels) if isinstance(column, Categorical) else 1
+
+
+def _default(schema: Schema | None, node: str, inputs: Mapping[str, int]) -> type[Mechanism]:
+    """The kind of mechanism for the kind of a column."""
+    column = schema.columns[node] if schema else None
+    if isinstance(column, Count):
+        raise ValueError(
+            f"Column {node!r} is a count, for which no mechanism is chosen by itself. If a normal "
+            f"distribution will do, pass {node}=LinearGaussian; or declare the column "
+            "pgm.Continuous(), or, if its integers are names, pgm.Categorical(levels)."
+        )
+    if not isinstance(column, Categorical):
+        return LinearGaussian
+    return CategoricalTable if all(k > 1 for k in inputs.values()) else LinearSoftmax
+
+
+def _given(node: str, value: Any) -> Mechanism | type[Mechanism]:
+    """What was passed for a node: a copy of a mechanism, a class, or a description from a file."""
+    if isinstance(value, dict) and "mechanism" in value:
+        return build(value)
+    if isinstance(value, Mechanism):
+        return copy.deepcopy(value)
+    if isinstance(value, type) and issubclass(value, Mechanism):
+        return value
+    raise TypeError(
+        f"The mechanism of {node!r} is {value!r}. Pass a mechanism, such as "
+        "LinearGaussian({'A': 0.5}), or the class of one that is to be trained: LinearGaussian."
+    )
+
+
+def _check_nodes(graph: nx.DiGraph, mechanisms: Mapping[str, Any]) -> None:
+    check_nodes(graph, mechanisms, what="The node of mechanism")
+    for node in graph:
+        if node in _RESERVED or node.endswith("_seen"):
+            raise ValueError(
+                f"A node cannot be called {node!r}: batches use that name for something else "
+                f"({', '.join(_RESERVED)}, and names that end with _seen). Rename it."
+            )
+
+
+def _check_schema(graph: nx.DiGraph, schema: Schema | None) -> None:
+    if schema is None:
+        return
+    if schema.site is not None:
+        raise ValueError(
+            f"The schema puts all columns into one site {schema.site!r}, but every node is a site "
+            "of its own. Make it with site=None."
+        )
+    check_nodes(graph, schema.columns, what="Column")
+    absent = [node for node in graph if node not in schema.columns]
+    if absent:
+        raise ValueError(
+            f"Nodes without a column in the schema: {listing(absent)}. Add the columns, or take "
+            "the nodes out of the graph; an unseen common cause is not supported here yet."
+        )
+
+
+def _check_fit(node: str, mechanism: Mechanism, inputs: Mapping[str, int], own: int) -> None:
+    if set(mechanism.inputs) != set(inputs):
+        raise ValueError(
+            f"The mechanism of {node!r} listens to {listing(list(mechanism.inputs)) or 'nothing'}, "
+            f"but its parents in the graph are {listing(list(inputs)) or 'none'}. Each arrow "
+            "stands for one argument: mend the mechanism or the graph."
+        )
+    if mechanism.levels != own or dict(mechanism.inputs) != dict(inputs):
+        raise ValueError(
+            f"The mechanism of {node!r} ({type(mechanism).__name__}) is for {mechanism.levels} "
+            f"levels of its own and {mechanism.inputs} of its parents, but there are {own} and "
+            f"{dict(inputs)} (1 means a number). Pass the schema, or a mechanism made for these."
+        )
+
+
+def _check_clamped(nodes: tuple[str, ...], clamped: Tensor | None) -> None:
+    if clamped is None:
+        return
+    if clamped.dtype != torch.bool or clamped.shape[-1] != len(nodes) or clamped.dim() != 2:
+        raise ValueError(
+            f"clamped has shape {tuple(clamped.shape)} and dtype {clamped.dtype}; it is boolean, "
+            f"of shape (n, {len(nodes)}), with a column for each node: {listing(list(nodes))}."
+        )
+
+
+def _key(node: str) -> str:
+    """A name for the mechanism that is no attribute of a module and has no dot."""
+    return f"p({node.replace('.', '·')})"
