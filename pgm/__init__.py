@@ -4,6 +4,7 @@ import pyro as _pyro
 
 _pyro.settings.set(module_local_params=True)
 
+from pgm.batch import as_batch  # noqa: E402
 from pgm.check import BrokenModel, check  # noqa: E402
 from pgm.checkpoint import load, save  # noqa: E402
 from pgm.history import Fit, Step  # noqa: E402
@@ -43,6 +44,7 @@ __all__ = [
     "Unsupported",
     "Verb",
     "abilities",
+    "as_batch",
     "check",
     "decode",
     "encode",

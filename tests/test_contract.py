@@ -268,7 +268,7 @@ def test_missing_cells_are_handled_or_refused(name: str) -> None:
         pytest.skip("no density")
     answers = []
     for filler in (0.0, 1.0):
-        hidden = Batch(batch)
+        hidden = dict(batch)
         seen = torch.ones_like(batch[site], dtype=torch.bool)
         seen.view(4, -1)[:2, 0] = False
         hidden[site] = torch.where(seen, batch[site], torch.full_like(batch[site], filler))

@@ -1,0 +1,68 @@
+"""The VAE against its definition, and against the exact answer where the decoder is linear."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Bernoulli, MultivariateNormal, Normal
+
+import pgm
+from pgm.families.vae import VAE, Likelihood
+
+
+def test_the_weight_is_the_definition() -> None:
+    """log w = log p(x | z) + log p(z) - log q(z | x), Kingma & Welling 2014, eq. 3."""
+    model = VAE(5, latents=2, hidden=(7,))
+    x = torch.randint(2, (4, 5)).float()
+    with torch.no_grad():
+        weight = pgm.log_weight(model, pgm.as_batch(x))
+        z = weight.values["z"]
+        mu, log_sigma = model.encoder(x).chunk(2, -1)
+        expected = (
+            Bernoulli(logits=model.decoder(z)).log_prob(x).sum(-1)
+            + Normal(0.0, 1.0).log_prob(z).sum(-1)
+            - Normal(mu, log_sigma.exp()).log_prob(z).sum(-1)
+        )
+    assert torch.allclose(weight.rows, expected, atol=1e-5)
+
+
+def test_a_linear_gaussian_vae_finds_its_exact_density() -> None:
+    """With a linear decoder x ~ N(b, W W^T + Psi)."""
+    model = VAE(3, latents=2, hidden=(8,), likelihood="gaussian")
+    model.decoder = nn.Sequential(nn.Linear(2, 3))
+    x = torch.randn(6, 3)
+    got = pgm.log_prob(model, x, particles=20000, seed=0)
+    layer = model.decoder[0]
+    W, b = layer.weight.detach(), layer.bias.detach()
+    exact = MultivariateNormal(b, W @ W.T + model.log_noise.detach().mul(2).exp().diag())
+    assert ((got.value - exact.log_prob(x)).abs() < 5 * got.error + 0.02).all()
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "levels"), [("bernoulli", None), ("gaussian", None), ("categorical", 3)]
+)
+def test_every_likelihood_trains(likelihood: Likelihood, levels: int | None) -> None:
+    x = torch.randint(levels or 2, (60, 4)).float()
+    model = VAE(4, latents=2, hidden=(8,), likelihood=likelihood, levels=levels)
+    run = pgm.fit(model, x, steps=60, learning_rate=0.01, seed=0)
+    assert run.loss < run.steps[0].loss
+    assert pgm.sample(model, 3, seed=0)["x"].shape == (3, 4)
+    assert pgm.decode(model, pgm.encode(model, x[:2]))["x"].shape == (2, 4)
+
+
+def test_categorical_rows_of_any_whole_number_type() -> None:
+    model = VAE(4, latents=2, hidden=(8,), likelihood="categorical", levels=3)
+    x = torch.randint(3, (5, 4))
+    a = pgm.log_prob(model, x, seed=0).value
+    assert torch.allclose(a, pgm.log_prob(model, x.float(), seed=0).value)
+    assert float(a.mean()) == pytest.approx(-4 * math.log(3), abs=1.0)
+
+
+def test_arguments_that_cannot_be_meant() -> None:
+    with pytest.raises(ValueError, match="levels is None"):
+        VAE(4, latents=2, likelihood="categorical")
+    with pytest.raises(ValueError, match="levels is 3"):
+        VAE(4, latents=2, levels=3)
+    with pytest.raises(ValueError, match="count from 1"):
+        VAE(4, latents=0)
