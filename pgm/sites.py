@@ -15,7 +15,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Bernoulli, Categorical, OneHotCategorical
 
 from pgm.batch import SEEN
 from pgm.enumeration import Factor
@@ -181,11 +181,11 @@ class Run(Messenger):
         x, seen = self.observed[name], self.observed.get(name + SEEN)
         msg["is_observed"], msg["done"] = True, True
         if seen is None:
-            msg["value"] = x if x.is_floating_point() else _whole(fn, x)
+            msg["value"] = _cast(msg, x, _dtype(fn, x))
             return
         draw = fn()
         msg["fn"], rest = _cells(name, fn, seen)
-        msg["value"] = torch.where(seen, _cast(msg, x, seen, draw.dtype), draw)
+        msg["value"] = torch.where(seen, _cast(msg, x, draw.dtype, seen), draw)
         msg["infer"] = msg["infer"] | {"_drawn": rest}
 
     def _enumerates(self, msg: Any) -> bool:
@@ -211,7 +211,7 @@ class Run(Messenger):
         msg["infer"] = msg["infer"] | {"_enumerated": dim}
         if name in self.observed:
             seen = self.observed[name + SEEN]
-            x = _cast(msg, self.observed[name], seen, value.dtype)
+            x = _cast(msg, self.observed[name], value.dtype, seen)
             other = (value != x) & seen
             clamp = other.flatten(-fn.event_dim).any(-1) if fn.event_dim else other
             msg["infer"]["_clamp"] = clamp
@@ -264,19 +264,24 @@ def _check_data(msg: Any, x: Tensor, *, in_values: bool) -> None:
         )
 
 
-def _whole(fn: Any, x: Tensor) -> Tensor:
-    """Integers and booleans as floats for a Bernoulli, whose density takes no others."""
-    support = fn.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return x.to(torch.get_default_dtype()) if support is constraints.boolean else x
+def _dtype(fn: Any, x: Tensor) -> torch.dtype:
+    """What data of a site become: levels int64 and truth values floats, as they are drawn."""
+    while isinstance(fn, Independent | MaskedDistribution):
+        fn = fn.base_dist
+    if isinstance(fn, Categorical):
+        return torch.int64
+    if isinstance(fn, Bernoulli | OneHotCategorical) and not x.is_floating_point():
+        return fn.probs.dtype
+    return x.dtype
 
 
-def _cast(msg: Any, x: Tensor, seen: Tensor, dtype: torch.dtype) -> Tensor:
+def _cast(msg: Any, x: Tensor, dtype: torch.dtype, seen: Tensor | None = None) -> Tensor:
     """Data in the dtype of the site's draws; a fraction is no level (validation permitting)."""
+    if x.dtype == dtype:
+        return x
     value = x.to(dtype)
     if msg["fn"]._validate_args and x.is_floating_point() and not dtype.is_floating_point:
-        bad = x[(value != x) & seen]
+        bad = x[(value != x) if seen is None else (value != x) & seen]
         if len(bad):
             raise ValueError(
                 f"Data for {msg['name']!r} hold {float(bad[0])}, but the site's values are whole "

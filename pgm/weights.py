@@ -139,6 +139,7 @@ def _value(site: Site, drawn: dict[int, Tensor]) -> Tensor:
     value, event_dim = site.value, site.fn.event_dim
     for dim, index in drawn.items():
         if value.dim() - event_dim >= -dim:
+            value = value[(None,) * (index.dim() + event_dim - value.dim())]
             along = index.reshape(index.shape + (1,) * event_dim)
             if value.shape[dim - event_dim] == 1:
                 along = torch.zeros_like(along)

@@ -143,10 +143,10 @@ def test_particles_are_independent_calls() -> None:
     toy, K = program(linear, rough), 4000
     with torch.no_grad():
         together = log_weight(toy, Batch(x=X), particles=K).rows
-        apart = torch.stack([log_weight(toy, Batch(x=X)).rows for _ in range(K // 4)])
+        apart = torch.stack([log_weight(toy, Batch(x=X)).rows for _ in range(K // 10)])
     error = (together.var(0) / K + apart.var(0) / len(apart)).sqrt()
     assert ((together.mean(0) - apart.mean(0)).abs() < 4 * error).all()
-    assert torch.allclose(together.std(0), apart.std(0), rtol=0.15)
+    assert torch.allclose(together.std(0), apart.std(0), rtol=0.2)
 
 
 def test_a_site_that_the_batch_leaves_out_is_marginalised() -> None:
