@@ -4,11 +4,13 @@ h_0 = x, h_l = a(W_l h_{l-1} + b_l), y = W_L h_{L-1} + b_L. The rows, and whatev
 before the last axis, broadcast; nothing here mixes rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Literal
 
 from torch import nn
+from torch.distributions import Distribution
 
 Activation = Literal["relu", "silu", "tanh", "elu", "softplus"]
 """The name of a nonlinearity, so that a model's arguments can be written to a file."""
@@ -83,3 +85,24 @@ def nonlinearity(activation: Activation, dropout: float = 0.0) -> list[nn.Module
             "not including 1."
         )
     return [ACTIVATIONS[activation](), *([nn.Dropout(dropout)] if dropout else [])]
+
+
+@contextmanager
+def checks_kept() -> Iterator[None]:
+    """Keeps the argument checks of distributions as they are, around an import of zuko.
+
+    At its import zuko switches them off for all of torch's distributions, those of other models
+    among them, whose data out of range would then get a density.
+
+    Example:
+        >>> before = Distribution._validate_args
+        >>> with checks_kept():
+        ...     import zuko
+        >>> Distribution._validate_args == before
+        True
+    """
+    before = Distribution._validate_args
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)

@@ -276,7 +276,7 @@ def _order(
         return torch.arange(features)
     if ordering == "random":
         return torch.randperm(features, generator=torch.Generator().manual_seed(seed))
-    if isinstance(ordering, str) or sorted(ordering) != list(range(features)):
+    if sorted(ordering) != list(range(features)):
         raise ValueError(
             f"ordering is {ordering!r}; it is 'natural', 'random', or each of the cells 0 .. "
             f"{features - 1} once, in the order in which they are drawn."
