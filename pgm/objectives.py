@@ -13,10 +13,10 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from pgm.batch import Batch, rows_of
+from pgm.batch import Batch, repeat, rows_of
 from pgm.model import Model
 from pgm.verb import verb
-from pgm.weights import LogWeight, log_weight
+from pgm.weights import log_weight
 
 
 @runtime_checkable
@@ -40,6 +40,9 @@ def objective(model: Model, batch: Batch, *, size: int | None = None) -> Float[T
     Returns:
         Losses, shape (n,); their mean is an estimate of the loss of the whole data over N.
 
+    Raises:
+        ValueError: a size below 1.
+
     Example:
         >>> import torch
         >>> from pgm.families.kde import KDE
@@ -48,16 +51,19 @@ def objective(model: Model, batch: Batch, *, size: int | None = None) -> Float[T
         tensor([1.4189], grad_fn=<NegBackward0>)
     """
     weight = log_weight(model, batch)
-    size = size or rows_of(batch)
-    bound = weight.rows + weight.shared / size
-    return -_with_score(bound, weight, size)
+    bound = weight.rows + weight.shared / _checked(size, rows_of(batch))
+    return -_with_score(bound, weight.score_rows + weight.score_shared)
 
 
 @dataclass(frozen=True)
 class IWAE:
     """The importance-weighted bound with K particles (Burda, Grosse & Salakhutdinov 2016, eq. 8).
 
-    Its gradient is that of reparameterised draws; score terms weigh each particle by its share.
+    All particles of a row share one draw of the shared sites, whose terms enter as in the evidence
+    lower bound: with one draw a particle, the rows would be bounded one by one, as if each had
+    shared sites of its own, and their sum could pass the evidence of the data. Draws without a
+    reparameterised gradient get the score-function term of the whole bound (Mnih & Rezende 2016,
+    eq. 5).
 
     Attributes:
         particles: K; with 1 it is the evidence lower bound.
@@ -71,18 +77,30 @@ class IWAE:
 
     particles: int
 
+    def __post_init__(self) -> None:
+        if self.particles < 1:
+            raise ValueError(f"particles is {self.particles}; the bound is a mean over 1 or more.")
+
     def __call__(self, model: Model, batch: Batch, *, size: int) -> Float[Tensor, " n"]:
         """The loss of every row in nats."""
-        weight = log_weight(model, batch, particles=self.particles)
-        log_w = weight.rows + weight.shared[:, None] / size
-        bound = log_w.logsumexp(0) - math.log(self.particles)
-        score = weight.score_rows + weight.score_shared[:, None]
-        return -(bound + ((score - score.detach()) * bound.detach()).sum(0))
+        K, n = self.particles, rows_of(batch)
+        weight = log_weight(model, repeat(batch, K))
+        rows = weight.rows.reshape(K, n).logsumexp(0) - math.log(K)
+        bound = rows + weight.shared / _checked(size, n)
+        return -_with_score(bound, weight.score_rows.reshape(K, n).sum(0) + weight.score_shared)
 
 
-def _with_score(bound: Tensor, weight: LogWeight, size: int) -> Tensor:
+def _with_score(bound: Tensor, score: Tensor) -> Tensor:
     """Adds the score-function gradient, whose value is zero."""
-    score = weight.score_rows + weight.score_shared
     if not score.requires_grad:
         return bound
     return bound + (score - score.detach()) * bound.detach()
+
+
+def _checked(size: int | None, n: int) -> int:
+    if size is not None and size < 1:
+        raise ValueError(
+            f"size is {size}; it is the number of rows of the whole data, of which shared terms "
+            "take one part a row."
+        )
+    return n if size is None else size
