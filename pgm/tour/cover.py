@@ -3,20 +3,19 @@
 import sys
 from pathlib import Path
 
-from pgm.tour.models import forms, mixture
+from pgm.tour.models import load, vae
 from pgm.tour.questions import inpainting
 
 
-def cover(path: Path, *, steps: int = 300) -> Path:
-    """Digits hidden by half and completed by a mixture of Gaussians; same seed, same picture.
+def cover(path: Path, *, steps: int = 1200) -> Path:
+    """Digits hidden by half and completed by a variational autoencoder; same seed, same picture.
 
     Args:
         path: the PNG file.
         steps: of training.
     """
-    ax = inpainting(
-        mixture(forms()["dequantised"], steps), forms("test", seed=1)["dequantised"][:16]
-    )
+    digits = load()
+    ax = inpainting(vae(digits, steps), digits.test.x[:16])
     figure = ax.get_figure(root=True)
     assert figure is not None
     figure.set_size_inches(9, 4)

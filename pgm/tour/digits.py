@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 import pgm
-import pgm.data
 from pgm import plots
+from pgm.data import Dataset
 from pgm.evaluation import C2ST, MMD, BitsPerDimension, bits_per_dimension, c2st, mmd
 from pgm.randomness import seeded
 from pgm.report import Chapter, Picture, Table, code, picture
 from pgm.tour import scaled
-from pgm.tour.models import ENTRANTS, SCALE, Entrant, Space, forms, whole
+from pgm.tour.models import ENTRANTS, SCALE, Entrant, Form, formed, load, whole
 from pgm.tour.questions import questions
 from pgm.verb import Unsupported
 
@@ -35,20 +35,21 @@ class Result:
 
 def chapters(effort: float) -> Iterator[Chapter]:
     """The comparison, and what the models answer."""
-    results = [result(entrant, effort) for entrant in ENTRANTS]
-    yield comparison(results)
-    yield from questions({r.entrant.name: r.model for r in results})
+    digits = load()
+    results = [result(entrant, digits, effort) for entrant in ENTRANTS]
+    yield comparison(results, digits)
+    yield from questions({r.entrant.name: r.model for r in results}, digits.test.x)
 
 
-def result(entrant: Entrant, effort: float) -> Result:
+def result(entrant: Entrant, digits: Dataset, effort: float) -> Result:
     """Trains a model and scores it on held-out digits."""
     start = time.perf_counter()
     with seeded(0):
-        model = entrant.train(forms()[entrant.space], **scaled(entrant.train, effort))
+        model = entrant.train(digits, **scaled(entrant.train, effort))
     seconds = time.perf_counter() - start
-    held_out = forms("test", seed=1)[entrant.space]
+    held_out = formed(digits.test.x, entrant.form, seed=1)
     bits, samples = score(model, held_out, entrant)
-    truth = whole(held_out, entrant.space)
+    truth = whole(held_out, entrant.form)
     apart, distance = c2st(truth, samples, seed=0), mmd(truth, samples, seed=0)
     return Result(entrant, model, samples, bits, apart, distance, seconds)
 
@@ -57,50 +58,50 @@ def score(
     model: pgm.Model, held_out: Tensor, entrant: Entrant
 ) -> tuple[BitsPerDimension | None, Tensor]:
     """Bits a pixel of held-out digits, where there are any, and as many samples."""
-    samples = whole(pgm.sample(model, len(held_out), seed=0)["x"], entrant.space)
+    samples = whole(pgm.sample(model, len(held_out), seed=0)["x"], entrant.form)
     try:
         log_prob = pgm.log_prob(model, held_out, particles=entrant.particles, seed=0)
     except Unsupported:
         return None, samples
-    scale = SCALE if entrant.space == "dequantised" else None
+    scale = SCALE if entrant.form == "dequantised" else None
     bits = bits_per_dimension(log_prob, 64, dequantised=scale, discrete=scale is None)
     return bits, samples
 
 
-def comparison(results: Sequence[Result]) -> Chapter:
+def comparison(results: Sequence[Result], digits: Dataset) -> Chapter:
     """One table of the models of 17 levels, and one of those of binarised digits."""
-    grey = [r for r in results if r.entrant.space != "binary"]
-    binary = [r for r in results if r.entrant.space == "binary"]
+    grey = [r for r in results if r.entrant.form != "binary"]
+    binary = [r for r in results if r.entrant.form == "binary"]
     return Chapter(
         "One comparison",
         "Models of every kind are trained on 1000 digits of 8 x 8 pixels and 17 grey levels, and "
         "scored on 447 held-out ones by other writers.",
-        code(forms, *(r.entrant.train for r in results)),
+        code(load, *(r.entrant.train for r in results)),
         [
             _table(
                 grey,
-                "Lower bits are better. A bound is at least the true value: models of dequantised "
-                "digits (x + u) / 8.5 - 1 bound the bits of the whole numbers themselves, so that "
-                "all rows are on one measure; models without a density have no bits. Told apart: how "
-                "often a random forest tells samples from held-out digits (0.5: never). MMD² x "
-                "1000, unbiased, with the kernel of the median distance.",
-                space="levels",
+                "Lower bits are better. A bound is never below the true value. All rows are of the "
+                "whole numbers 0 .. 16: densities of dequantised digits (x + u) / 8.5 - 1 are "
+                "converted, which makes them bounds; models without a density have none. Told "
+                "apart: how often a random forest tells samples from held-out digits (0.5: never). "
+                "MMD² x 1000, unbiased, with the kernel of the median distance.",
+                reference=_reference(digits, "levels"),
             ),
             _table(
                 binary,
                 "Of digits binarised at half ink: other data on another measure, not to be "
                 "compared with the bits above. The constant is estimated by annealed importance "
                 "sampling.",
-                space="binary",
+                reference=_reference(digits, "binary"),
             ),
-            _gallery(results),
+            _gallery(results, digits),
         ],
     )
 
 
-def _table(results: Sequence[Result], caption: str, *, space: Space) -> Table:
+def _table(results: Sequence[Result], caption: str, *, reference: list[str]) -> Table:
     header = ["", "bits/pixel", "kind", "told apart", "MMD² x 1000", "seconds"]
-    return Table(header, [*map(_row, results), _reference(space)], caption)
+    return Table(header, [*map(_row, results), reference], caption)
 
 
 def _row(r: Result) -> list[str]:
@@ -119,19 +120,20 @@ def _scores(apart: C2ST, distance: MMD) -> list[str]:
     return [f"{apart.accuracy:.3f} ± {apart.error:.3f}", f"{1000 * distance.squared:.2f}"]
 
 
-def _reference(space: Space) -> list[str]:
+def _reference(digits: Dataset, form: Form) -> list[str]:
     """Training digits in the place of samples: the writers differ, so they can be told apart."""
-    train, test = forms("train")[space][:447], forms("test")[space]
+    test = formed(digits.test.x, form)
+    train = formed(digits.train.x, form)[: len(test)]
     scores = _scores(c2st(test, train, seed=0), mmd(test, train, seed=0))
     return ["training digits", "", "", *scores, ""]
 
 
-def _gallery(results: Sequence[Result]) -> Picture:
+def _gallery(results: Sequence[Result], digits: Dataset) -> Picture:
     """Twelve samples of each model, and twelve held-out digits."""
     most = 12
     full = {"binary": 16}
-    rows = [(r.entrant.name, r.samples[:most] * full.get(r.entrant.space, 1)) for r in results]
-    rows.append(("held-out digits", forms("test")["levels"][:most]))
+    rows = [(r.entrant.name, r.samples[:most] * full.get(r.entrant.form, 1)) for r in results]
+    rows.append(("held-out digits", digits.test.x[:most]))
     figure, ax = plt.subplots(figsize=(6.6, 0.5 * len(rows)))
     x = torch.cat([samples for _, samples in rows])
     plots.images(x, shape=(8, 8), columns=most, limits=(0.0, 16.0), ax=ax)

@@ -9,20 +9,17 @@ from torch import Tensor
 import pgm
 from pgm import plots
 from pgm.report import Chapter, code, picture
-from pgm.tour.models import forms
 
 
-def questions(models: Mapping[str, pgm.Model]) -> Iterator[Chapter]:
-    """Three questions to the models by name."""
-    yield _inpainting(models["Gaussian mixture"])
-    if "VAE" in models:
-        yield _interpolation(models["VAE"])
-    yield _outliers(models["Gaussian mixture"])
+def questions(models: Mapping[str, pgm.Model], held_out: Tensor) -> Iterator[Chapter]:
+    """Three questions to the models by name, about held-out digits."""
+    yield _inpainting(models["VAE"], held_out)
+    yield _interpolation(models["VAE"], held_out)
+    yield _outliers(models["MADE"], held_out)
 
 
-def _inpainting(model: pgm.Model) -> Chapter:
-    x = forms("test", seed=1)["dequantised"][:12]
-    ax = inpainting(model, x)
+def _inpainting(model: pgm.Model, x: Tensor) -> Chapter:
+    ax = inpainting(model, x[:12])
     return Chapter(
         "In-painting",
         "The lower half of held-out digits is hidden; the model completes it several times over, "
@@ -37,12 +34,11 @@ def inpainting(model: pgm.Model, x: Tensor) -> Axes:
     hidden = x.clone()
     hidden[:, 32:] = torch.nan
     done = pgm.impute(model, hidden, draws=4, seed=0)
-    ax = plots.inpainting(hidden, done.draws["x"], x, shape=(8, 8), limits=(-1.0, 1.0))
+    ax = plots.inpainting(hidden, done.draws["x"], x, shape=(8, 8), limits=(0, 16))
     return ax
 
 
-def _interpolation(model: pgm.Model) -> Chapter:
-    x = forms("test", seed=1)["dequantised"]
+def _interpolation(model: pgm.Model, x: Tensor) -> Chapter:
     ax = interpolation(model, x)
     return Chapter(
         "Interpolation",
@@ -60,8 +56,7 @@ def interpolation(model: pgm.Model, x: Tensor) -> Axes:
     return ax
 
 
-def _outliers(model: pgm.Model) -> Chapter:
-    x = forms("test", seed=1)["dequantised"]
+def _outliers(model: pgm.Model, x: Tensor) -> Chapter:
     ax = outliers(model, x)
     return Chapter(
         "Outliers",
