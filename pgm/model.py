@@ -120,8 +120,9 @@ def arguments(model: Model, program: str, batch: Mapping[str, Any]) -> dict[str,
             context, which has no density to draw them from.
     """
     names = model.context if program == "model" else model.wants
-    for name, required in _parameters(type(model), program).items():
-        if required and name not in batch:
+    required = _parameters(type(model), program)
+    for name in dict.fromkeys((*required, *names)):
+        if required.get(name) and name not in batch:
             raise ValueError(
                 f"{type(model).__name__}.{program} takes {name!r}, which the batch does not have "
                 f"(it has {', '.join(map(repr, batch)) or 'nothing'}). Pass it under that name, "
