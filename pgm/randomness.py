@@ -34,19 +34,23 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 
 class Stream:
-    """A stream of random numbers that can be stopped and taken up again, bit for bit."""
+    """A stream of random numbers that can be stopped and taken up again, bit for bit.
+
+    Attributes:
+        state: of the generators of the CPU and, once they are in use, of the GPUs.
+    """
 
     def __init__(self, seed: int) -> None:
-        outer = _get()
-        torch.manual_seed(seed)
-        self.state = _get()
-        _set(outer)
+        self._seed = int(seed)
+        self.state = _fresh(self._seed)
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Runs the block on this stream; the global state is restored afterwards."""
         outer = _get()
-        _set(self.state)
+        _set([*self.state, *_fresh(self._seed)[len(self.state) :]])
+        if torch.cuda.is_available() and not torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(self._seed)  # for when the block starts the GPUs up
         try:
             yield
         finally:
@@ -59,14 +63,25 @@ def fresh_seed() -> int:
     return int(torch.randint(2**31 - 1, ()))
 
 
+def _devices() -> list[str]:
+    """The devices that have a generator in use: asking a GPU for its own would start it up."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
+    return ["cpu", *(f"cuda:{i}" for i in range(gpus))]
+
+
+def _fresh(seed: int) -> list[Tensor]:
+    return [torch.Generator(device).manual_seed(seed).get_state() for device in _devices()]
+
+
 def _get() -> list[Tensor]:
-    state = [torch.get_rng_state()]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state += torch.cuda.get_rng_state_all()
-    return state
+    return [
+        torch.get_rng_state() if d == "cpu" else torch.cuda.get_rng_state(d) for d in _devices()
+    ]
 
 
 def _set(state: list[Tensor]) -> None:
-    torch.set_rng_state(state[0])
-    if len(state) > 1:
-        torch.cuda.set_rng_state_all(state[1:])
+    for device, part in zip(_devices(), state, strict=False):
+        if device == "cpu":
+            torch.set_rng_state(part)
+        else:
+            torch.cuda.set_rng_state(part, device)
