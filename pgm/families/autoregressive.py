@@ -19,14 +19,13 @@ from pyro.distributions import TorchDistribution
 from torch import Size, Tensor, nn
 from torch.distributions import constraints
 
-from pgm.batch import SEEN, Batch, chunks, rows_of
+from pgm.batch import SEEN, Batch, cells, chunks, rows_of
 from pgm.data import load
 from pgm.families import Example
 from pgm.model import Model, rows
 from pgm.nets import Activation, checks_kept, nonlinearity
 from pgm.verbs.coding import decode, encode
 from pgm.verbs.imputation import Imputation, impute
-from pgm.weights import run_programs
 
 with checks_kept():
     from zuko.nn import MaskedLinear, MaskedMLP
@@ -153,8 +152,14 @@ class Autoregressive(TorchDistribution):
         return constraints.independent(self.cell_support, 1)
 
     def log_prob(self, x: Shaped[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
-        """log p(x) = sum_i log p(x_i | x_{<i}): one pass."""
-        log_prob: Tensor = self.cells(self.logits(x)).log_prob(x).sum(-1)
+        """log p(x) = sum_i log p(x_i | x_{<i}): one pass; -inf where a cell is no level."""
+        level = self.cell_support.check(x)
+        logits = self.logits(torch.where(level, x, 0))
+        cells = self.cells(logits)
+        if cells._validate_args:
+            _check_levels(x, self.cell_support)
+        log_prob: Tensor = cells.log_prob(torch.where(level, x, 0).to(logits.dtype)).sum(-1)
+        log_prob = torch.where(level.all(-1), log_prob, -torch.inf)
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     def sample(self, sample_shape: Sequence[int] = Size()) -> Shaped[Tensor, "*n d"]:
@@ -180,7 +185,8 @@ def _impute(model: MADE, batch: Batch, *, draws: int = 5, particles: int = 200) 
     Cell after cell, a missing one is drawn from p(x_i | x_{<i}) and a seen one weighs the particles
     by it. Exact when all missing cells come after the seen ones, else in the limit of particles.
     """
-    run_programs(model, Batch({k: v for k, v in batch.items() if k != "x" + SEEN}))
+    x, seen = cells(batch, "x", (model.features,))
+    _check_levels(x if seen is None else x.masked_fill(~seen, 0), model._support)
     pieces = [
         _complete(model, piece, draws, particles)
         for piece in chunks(batch, max(1, _AT_ONCE // particles))
@@ -232,6 +238,8 @@ def _evidence(
     cells: list[int],
 ) -> Float[Tensor, "particles n"]:
     """log p of those of the cells that were seen, given what comes before them."""
+    if not cells:
+        return logits.new_zeros(x.shape[:-1])
     log_prob = model.cells(logits[..., cells, :]).log_prob(x[..., cells])
     total: Tensor = torch.where(seen[:, cells], log_prob, 0.0).sum(-1)
     return total
@@ -257,6 +265,17 @@ def _put(x: Tensor, i: int, cell: Tensor) -> Tensor:
     """x with cell i replaced, out of place."""
     here = torch.arange(x.shape[-1], device=x.device) == i
     return torch.where(here, cell.unsqueeze(-1).to(x.dtype), x)
+
+
+def _check_levels(x: Tensor, support: Any) -> None:
+    level = support.check(x)
+    if not bool(level.all()):
+        top = 1 if support is constraints.boolean else support.upper_bound
+        raise ValueError(
+            f"A cell holds {float(x[~level][0]):g}, but the model knows the levels 0 .. {top}: a "
+            "value between or beyond them has probability zero. Round and shift the data, or "
+            "build the model with levels= as many as there are."
+        )
 
 
 def _order(
