@@ -14,12 +14,14 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pyro.distributions import Delta
 from torch import Tensor
 
 from pgm.batch import SEEN, Batch, repeat, rows_of
 from pgm.enumeration import Factor, draw_variables, sum_product
 from pgm.model import Model, arguments
 from pgm.sites import Run, Site
+from pgm.verb import Unsupported
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +66,10 @@ def log_weight(
             once along their dimensions, or drawn from their posterior. The weights are the same.
 
     Raises:
-        ValueError: a key of the batch that is neither a site, context nor asked for by the guide.
-        Unsupported: a cell is missing from a site whose joint density cannot leave it out.
+        ValueError: a key of the batch that is neither a site, context nor asked for by the guide;
+            data or draws of another shape than their site's; particles below 1.
+        Unsupported: a cell is missing from a site whose joint density cannot leave it out; with
+            `particles`, a guide whose draws have no density by row.
 
     Example:
         >>> from pgm.families.factor import PPCA
@@ -74,11 +78,16 @@ def log_weight(
         torch.Size([4, 2])
     """
     if particles is None:
-        return _weigh(model, batch, enumerated)
-    weight = _weigh(model, repeat(batch, particles), enumerated)
-    if not weight.shared_sites:
+        return _weigh(model, batch, *run_programs(model, batch), enumerated)
+    if particles < 1:
+        raise ValueError(f"particles is {particles}; every row is drawn once or more.")
+    repeated = repeat(batch, particles)
+    guide, joint = run_programs(model, repeated)
+    _check_proposals(guide, joint)
+    if not any(_is_shared_latent(site) for site in joint.sites.values()):
+        weight = _weigh(model, repeated, guide, joint, enumerated)
         return _unfold(weight, particles, rows_of(batch))
-    return _stack([_weigh(model, batch, enumerated) for _ in range(particles)])
+    return _stack([log_weight(model, batch, enumerated=enumerated) for _ in range(particles)])
 
 
 def run_programs(
@@ -103,9 +112,10 @@ def run_programs(
     return guide, joint
 
 
-def _weigh(model: Model, batch: Batch, enumerated: Literal["sum", "draw"]) -> LogWeight:
+def _weigh(
+    model: Model, batch: Batch, guide: Run, joint: Run, enumerated: Literal["sum", "draw"]
+) -> LogWeight:
     n, zero = rows_of(batch), torch.zeros((), device=model.device, dtype=model.dtype)
-    guide, joint = run_programs(model, batch)
     proposals, sites = list(guide.sites.values()), list(joint.sites.values())
     counted = [site for site in sites if not site.left_out]
     factors = [site.factor() for site in counted if site.rows]
@@ -222,4 +232,25 @@ def _check_guide(guide: Run, joint: Run) -> None:
             raise ValueError(
                 f"Site {name!r} stands {where[0]} `rows` in the guide, but {where[1]} in the "
                 "model, so that no row has a weight of its own. Put it in the same place in both."
+            )
+
+
+def _check_proposals(guide: Run, joint: Run) -> None:
+    """Weights by row need a proposal with a density by row."""
+    auxiliary = [site for site in guide.sites.values() if site.infer.get("is_auxiliary")]
+    rows = [site for site in guide.sites.values() if site.rows and not site.observed]
+    for site in auxiliary:
+        if not site.rows and rows:
+            raise Unsupported(
+                f"The guide draws the latents of all rows at once (site {site.name!r}), so that no "
+                "row has a weight of its own. Use a guide by row, such as AutoNormal or one that "
+                "looks at the row (a VAE's), or pgm.inference.variational for all rows together."
+            )
+    for site in rows:
+        point = isinstance(site.fn, Delta) and not isinstance(joint.sites[site.name].fn, Delta)
+        if point and not auxiliary and site.value.is_floating_point():
+            raise Unsupported(
+                f"The guide proposes a single point for site {site.name!r}: a point has no density "
+                "to weigh p(x, z) by, and p(x, z) is no density of x. Use a guide with a spread, "
+                "such as AutoNormal; with a point, pgm.objective is the loss of the MAP estimate."
             )

@@ -2,7 +2,7 @@
 
 The generic answer is the importance-weighted estimate log 1/K sum_k w_k with w_k = p(x, z_k) /
 q(z_k | x) (Burda, Grosse & Salakhutdinov 2016), whose expectation is a lower bound of log p(x); its
-standard error is that of the mean weight by the delta method. Without latents left to draw it is
+standard error is that of the mean weight by the delta method. Where nothing is left to draw it is
 exact.
 """
 
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pgm.batch import Batch, chunks, rows_of
+from pgm.batch import Batch, chunks, rows_of, take
 from pgm.model import Model
 from pgm.verb import verb
 from pgm.weights import log_weight, run_programs
@@ -24,8 +24,6 @@ Kind = Literal["exact", "bound", "estimate", "unnormalised", "none"]
 without its constant; or none. Numbers of different kinds are never compared in silence."""
 
 _AT_ONCE = 2**16
-_ROUNDING = 1e-5
-"""Weights that differ by less than this, in nats, differ by rounding: only leaves were drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,22 +72,28 @@ def log_prob(
         seed: of those draws.
 
     Returns:
-        Values, standard errors, and their kind.
+        Values, standard errors, and their kind: exact where nothing was drawn that a later site of
+        the program may depend on, whatever the weights look like.
+
+    Raises:
+        ValueError: particles below 1, or data that the model does not know.
+        Unsupported: a guide whose draws have no density by row.
 
     Example:
         >>> from pgm.families.kde import KDE
         >>> print(log_prob(KDE(torch.tensor([[0.0]]), bandwidth=1.0), torch.zeros(1, 1)))
         log p = -0.919 ± 0.000 nats a row (exact, 1 rows)
     """
-    guide, joint = run_programs(model, batch)
-    drawn = guide.sites or any(site.drawn is not None for site in joint.sites.values())
-    if not drawn:
+    if particles < 1:
+        raise ValueError(f"particles is {particles}; the estimate is a mean over 1 or more.")
+    guide, joint = run_programs(model, take(batch, slice(0, 2)))
+    if not guide.sites and not joint.upstream:
         value = torch.cat([log_weight(model, piece).rows for piece in chunks(batch, _AT_ONCE)])
         return LogProb(value, torch.zeros_like(value), "exact")
-    pieces = [_importance(model, piece, particles) for piece in chunks(batch, _AT_ONCE // 16)]
+    at_once = max(1, _AT_ONCE // 16)
+    pieces = [_importance(model, piece, particles) for piece in chunks(batch, at_once)]
     value, error = (torch.cat(part) for part in zip(*pieces, strict=True))
-    constant = not guide.sites and float(error.max()) < _ROUNDING
-    return LogProb(value, error, "exact" if constant else "bound")
+    return LogProb(value, error, "bound")
 
 
 def _importance(model: Model, batch: Batch, particles: int) -> tuple[Tensor, Tensor]:
