@@ -68,10 +68,10 @@ def test_a_simplex_and_a_support_that_depends_on_another_latent() -> None:
     exact = float(dist.Normal(b, 1.0).log_prob(torch.tensor(0.7)).exp().mean().log())
     with double(program(joint), as_batch(torch.tensor([0.7]))) as (precise, batch):
         density = log_joint(precise, batch)
-        u = torch.linspace(-14, 14, 57)
+        u = torch.linspace(-12, 12, 41)
         grid = torch.cartesian_prod(u, u)
         values = torch.stack([density(point) for point in grid])
-    assert float(values.logsumexp(0) + 2 * math.log(28 / 56)) == pytest.approx(exact, abs=1e-4)
+    assert float(values.logsumexp(0) + 2 * math.log(24 / 40)) == pytest.approx(exact, abs=1e-4)
 
 
 def test_enumerated_latents_are_summed_out_and_improper_priors_need_no_draw() -> None:
@@ -165,7 +165,7 @@ def test_each_refusal_says_what_to_do() -> None:
         (discrete, x, Unsupported, "'k' is a discrete latent .*enumerate"),
         (nothing, x, ValueError, "no continuous latent"),
         (positive, x, ValueError, "'x' lie outside the support of its Exponential"),
-        (positive, torch.ones(2, 1), ValueError, r"shape \(n, 1\).*event shape is \(\)"),
+        (positive, torch.ones(2, 1), ValueError, r"'x' have shape .*1\).*Reshape"),
         (positive, {"x": x.abs(), "age": x}, ValueError, "'age', which Program does not know"),
         (noisy, x, Unsupported, "random numbers besides its sites"),
     ]:

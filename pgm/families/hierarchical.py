@@ -36,13 +36,10 @@ class Hierarchical(Model):
         ValueError: a scale that is not positive.
 
     Example:
-        >>> from pgm.inference import mcmc
-        >>> schools = dict(load("eight_schools").tensors)
-        >>> posterior = mcmc(
-        ...     Hierarchical(), schools, draws=500, warmup=300, chains=1, target_accept=0.95, seed=0
-        ... )
-        >>> float(posterior.draws["mu"].mean())
-        4.
+        >>> from pgm.verbs import encode
+        >>> schools = load("eight_schools").tensors
+        >>> encode(Hierarchical(), dict(schools))["eta"]
+        tensor([ 0.4769,  0.2819, -0.0453,  0.2091, -0.0421,  0.0299,  0.6342,  0.1451])
     """
 
     def __init__(self, *, mean_scale: float = 5.0, spread_scale: float = 5.0) -> None:
@@ -90,5 +87,5 @@ def example() -> Example:
     return Example(
         Hierarchical(),
         dict(load("eight_schools").tensors),
-        fit={"steps": 500, "learning_rate": 0.03},
+        fit={"steps": 500, "learning_rate": 0.05, "schedule": "cosine"},
     )

@@ -125,5 +125,5 @@ def example() -> Example:
     return Example(
         Regression(2),
         {"x": x, "y": y},
-        fit={"steps": 500, "learning_rate": 0.03, "batch_size": 200},
+        fit={"batch_size": 200, "steps": 600, "learning_rate": 0.05, "schedule": "cosine"},
     )

@@ -163,7 +163,8 @@ def _gather(groups: Mapping[str, "xarray.Dataset"]) -> Any:
 
     if int(az.__version__.partition(".")[0]) >= 1:
         return xr.DataTree.from_dict(dict(groups))
-    return az.InferenceData(attrs=None, **groups)
+    container: Any = az.InferenceData
+    return container(**groups)
 
 
 def _dataset(
@@ -172,10 +173,11 @@ def _dataset(
     """Tensors (chains, draws, ...) as a data set with named axes."""
     import xarray as xr
 
-    arrays = {
-        name: (("chain", "draw", *dims.get(name, ())), value.detach().cpu().numpy())
-        for name, value in values.items()
-    }
+    arrays = {}
+    for name, value in values.items():
+        plain = tuple(f"{name}_dim_{i}" for i in range(value.dim() - 2))
+        named = ("chain", "draw", *dims.get(name, plain))
+        arrays[name] = (named, value.detach().cpu().numpy())
     chains, draws = posterior.size
     return _with_rows(xr.Dataset(arrays, {"chain": range(chains), "draw": range(draws)}))
 

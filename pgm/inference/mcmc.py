@@ -70,13 +70,13 @@ def mcmc(
     Example:
         >>> from pgm.families.regression import Regression
         >>> x = torch.linspace(-1, 1, 30).unsqueeze(-1)
-        >>> data = {"x": x, "y": 2 * x.squeeze() + 1}
-        >>> model = Regression(1, noise_scale=0.1)
-        >>> posterior = mcmc(model, data, draws=100, warmup=100, chains=1, seed=0)
+        >>> data = {"x": x, "y": 2 * x.squeeze() + 0.3 * torch.cos(40 * x.squeeze())}
+        >>> model = Regression(1, intercept=False)
+        >>> posterior = mcmc(model, data, draws=300, warmup=150, chains=1, seed=0)
         >>> posterior
-        Posterior of Regression (nuts): 1 chain of 100 draws of weights, intercept, noise
+        Posterior of Regression (nuts): 1 chain of 300 draws of weights, noise
         >>> float(posterior.draws["weights"].mean())
-        2.00
+        2.0
     """
     _check_options(draws, warmup, chains, target_accept, max_tree_depth)
     start = time.perf_counter()

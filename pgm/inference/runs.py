@@ -1,5 +1,7 @@
 """What posteriors read off a run of the joint program: its density, its latents, their axes."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -37,16 +39,27 @@ def run_joint(model: Model, batch: Batch, run: R) -> R:
     return run
 
 
-def log_rows(run: Run, n: int) -> Float[Tensor, " n"]:
+def terms(run: Run) -> list[Site]:
+    """The sites of a joint whose density counts: not those computed, or drawn and left out."""
+    return [site for site in run.sites.values() if not (site.deterministic or site.left_out)]
+
+
+def log_rows(sites: Iterable[Site], n: int) -> Float[Tensor, " n"]:
     """The terms of every row, enumerated sites summed out, in nats."""
-    sites = [site for site in run.sites.values() if site.rows and not site.deterministic]
-    return sum_product([Factor(torch.zeros(n)), *(site.factor() for site in sites)], run.variables)
+    inside = [site for site in sites if site.rows]
+    variables = {s.enumerated: s.plates for s in inside if s.enumerated is not None}
+    if variables:
+        return sum_product([Factor(torch.zeros(n)), *(s.factor() for s in inside)], variables)
+    total = torch.zeros(n)
+    for site in inside:
+        log_p = site.log_prob()
+        total = total + (log_p.flatten(0, -2).sum(0) if log_p.dim() > 1 else log_p)
+    return total
 
 
-def log_shared(run: Run) -> Float[Tensor, ""]:
+def log_shared(sites: Iterable[Site]) -> Float[Tensor, ""]:
     """The terms of the sites outside `rows`, in nats."""
-    sites = [site for site in run.sites.values() if not (site.rows or site.deterministic)]
-    return sum((site.log_prob().sum() for site in sites), start=torch.zeros(()))
+    return sum((s.log_prob().sum() for s in sites if not s.rows), start=torch.zeros(()))
 
 
 def log_likelihood(run: Run, n: int) -> Float[Tensor, " n"]:
@@ -55,13 +68,11 @@ def log_likelihood(run: Run, n: int) -> Float[Tensor, " n"]:
     It is log p(x, z) - log p(z) over the sites of the row, which is right also where a continuous
     latent of the row depends on an enumerated one.
     """
-    sites = [site for site in run.sites.values() if site.rows and not site.deterministic]
-    data = [site.factor() for site in sites if site.observed]
+    sites = terms(run)
     if not run.variables:
-        return sum_product([*data, Factor(torch.zeros(n))], {})
-    latent = [Factor(site.log_prob(), site.plates) for site in sites if not site.observed]
-    without = sum_product([*latent, Factor(torch.zeros(n))], run.variables)
-    return log_rows(run, n) - without
+        return log_rows([site for site in sites if site.observed], n)
+    latent = [replace(site, clamp=None) for site in sites if not site.observed]
+    return log_rows(sites, n) - log_rows(latent, n)
 
 
 def latents(run: Run) -> dict[str, Site]:

@@ -17,7 +17,7 @@ from torch.distributions import biject_to, constraints
 
 from pgm.batch import SEEN, Batch, rows_of
 from pgm.check import shapes
-from pgm.inference.runs import log_rows, log_shared, run_joint
+from pgm.inference.runs import log_rows, log_shared, run_joint, terms
 from pgm.model import Model
 from pgm.randomness import seeded
 from pgm.sites import Run
@@ -75,6 +75,7 @@ class Unconstrained(Run):
         if transform:
             self.log_det.append(transform.log_abs_det_jacobian(u, value).sum())
         msg["value"], msg["done"] = value, True
+        msg["infer"] = msg["infer"] | {"_drawn": None}
 
     def _coordinates(self, name: str) -> Tensor:
         if name not in self.point:
@@ -99,7 +100,8 @@ class LogJoint:
     def __call__(self, u: Float[Tensor, " d"]) -> Float[Tensor, ""]:
         """The log density at `u`, in nats."""
         run = self.run(u)
-        log_p = log_rows(run, rows_of(self.batch)).sum() + log_shared(run)
+        sites = terms(run)
+        log_p = log_rows(sites, rows_of(self.batch)).sum() + log_shared(sites)
         return sum(run.log_det, start=log_p)
 
     def run(self, u: Float[Tensor, " d"]) -> Unconstrained:
@@ -146,7 +148,7 @@ def log_joint(model: Model, batch: Batch) -> LogJoint:
         >>> density.shapes
         {'weights': torch.Size([2]), 'intercept': torch.Size([]), 'noise': torch.Size([])}
         >>> float(density(torch.zeros(4)))
-        -7.1
+        -8.988
     """
     run = Unconstrained(observed=batch, enumerate_sites=False)
     name = type(model).__name__

@@ -15,10 +15,10 @@ from torch import Tensor
 from pgm.batch import Batch, rows_of
 from pgm.inference.posterior import InferenceWarning, Posterior
 from pgm.inference.precision import double
-from pgm.inference.runs import axes, latents, log_rows, log_shared, read
+from pgm.inference.runs import axes, latents, log_rows, log_shared, read, terms
 from pgm.model import Model
 from pgm.randomness import seeded
-from pgm.sites import Site
+from pgm.sites import Run, Site
 from pgm.verb import Unsupported
 from pgm.weights import run_programs
 
@@ -40,7 +40,7 @@ def variational(
         (1, draws, n).
 
     Raises:
-        Unsupported: the model has no guide.
+        Unsupported: the model has no guide, or one without some latent.
         ValueError: fewer than 4 draws.
 
     Warns:
@@ -79,10 +79,22 @@ def _draw(model: Model, batch: Batch) -> tuple[dict[str, Site], Tensor]:
     """One draw of the latents, and its log weight: by row, or of all if some are shared."""
     n = rows_of(batch)
     guide, joint = run_programs(model, batch)
-    rows = log_rows(joint, n) - log_rows(guide, n)
-    shared = any(not site.rows for site in guide.sites.values())
-    weight = rows.sum() + log_shared(joint) - log_shared(guide) if shared else rows
+    _check_guide(model, joint)
+    p, q = terms(joint), list(guide.sites.values())
+    rows = log_rows(p, n) - log_rows(q, n)
+    shared = any(not site.rows for site in q)
+    weight = rows.sum() + log_shared(p) - log_shared(q) if shared else rows
     return latents(joint), weight
+
+
+def _check_guide(model: Model, joint: Run) -> None:
+    open_sites = [site.name for site in joint.sites.values() if site.left_out]
+    if open_sites:
+        raise Unsupported(
+            f"The guide of {type(model).__name__} has no {', '.join(map(repr, open_sites))}, and "
+            "the data have none either: its draws would be the prior's. Pass it in the data, "
+            "sample it in the guide, or use pgm.inference.mcmc, which takes it for a latent."
+        )
 
 
 def _check(model: Model, draws: int) -> None:
