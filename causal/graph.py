@@ -13,7 +13,7 @@ import networkx as nx
 
 from pgm.schema.columns import listing, suggestion
 
-GraphLike: TypeAlias = "nx.DiGraph | str | Mapping[str, Sequence[str]] | Sequence[tuple[str, str]]"
+GraphLike: TypeAlias = "nx.Graph | str | Mapping[str, Sequence[str]] | Sequence[tuple[str, str]]"
 
 _TOKEN = re.compile(r'<->|<-|->|--|[{}]|"[^"]*"|(?:(?!<-|->|--)[^\s{}",])+|[^\s,]')
 

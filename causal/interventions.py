@@ -5,6 +5,8 @@ p(x | do(x_A = a)) = prod_{j != A} p(x_j | parents of j) at x_A = a, the truncat
 given a Distribution or a function of its parents follows that law or policy instead.
 """
 
+import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +21,7 @@ from causal.actions import Action, checked, fill, policy, show
 from causal.scm import SCM
 from pgm import Model, Schema
 from pgm.model import arguments
-from pgm.verb import Unsupported
+from pgm.verb import Unsupported, Verb
 
 INTERVENED = "_intervened"
 """The key under which a site's `infer` says that it was intervened on."""
@@ -232,3 +234,18 @@ class Intervention(Messenger):
         if self.scm is not None:
             known = {parent: self.upstream[parent] for parent in self.scm.parents(name)}
         return policy(name, value, known)
+
+
+def _refuse_with_the_base(question: Verb[Any, Any]) -> None:
+    """What the base has no answer to, its programs do not answer under an intervention either."""
+    generic = inspect.unwrap(question)
+
+    @functools.wraps(generic)
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        return generic(*args, **kwargs)
+
+    question.register(Intervened, needs=lambda model: question.refusal(model.base))(answer)
+
+
+for _question in Verb.every:
+    _refuse_with_the_base(_question)

@@ -121,7 +121,7 @@ class LinearSoftmax(Mechanism):
         blocks = {p: _block(p, w, self.levels) for p, w in (coefficients or {}).items()}
         self.inputs = {name: len(w) for name, w in blocks.items()}
         empty = torch.zeros(0, self.levels)
-        self.weight = nn.Parameter(torch.cat([empty, *blocks.values()]))
+        self.weight = nn.Parameter(torch.cat([empty, *blocks.values()]), requires_grad=bool(blocks))
         self.intercept = nn.Parameter(torch.tensor([float(b) for b in intercept]))
 
     @classmethod

@@ -49,7 +49,8 @@ class LinearGaussian(Mechanism):
             )
         flat = {name: _list(name, w) for name, w in (coefficients or {}).items()}
         self.inputs = {name: len(w) for name, w in flat.items()}
-        self.weight = nn.Parameter(torch.tensor([w for ws in flat.values() for w in ws]))
+        weight = torch.tensor([w for ws in flat.values() for w in ws])
+        self.weight = nn.Parameter(weight, requires_grad=bool(flat))
         self.intercept = nn.Parameter(torch.tensor(float(intercept)))
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
 
