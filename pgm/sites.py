@@ -61,6 +61,11 @@ class Site:
         return log_prob if plain and self.mask is None else self._masked(log_prob)
 
     @property
+    def shared(self) -> bool:
+        """Whether it is a latent of all rows together."""
+        return not self.rows and not self.observed and not self.deterministic
+
+    @property
     def left_out(self) -> bool:
         """Whether it was drawn from its own distribution: density and proposal cancel."""
         return self.drawn is not None and self.drawn is self.fn

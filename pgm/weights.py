@@ -51,6 +51,7 @@ def log_weight(
     *,
     particles: int | None = None,
     enumerated: Literal["sum", "draw"] = "sum",
+    shared: Mapping[str, Tensor] | None = None,
 ) -> LogWeight:
     """Draws the latents from the guide once and weighs them; differentiable.
 
@@ -64,6 +65,7 @@ def log_weight(
             one particle share one draw of the shared sites.
         enumerated: the values reported for enumerated sites, and for what depends on them: all at
             once along their dimensions, or drawn from their posterior. The weights are the same.
+        shared: values for the sites outside `rows`, instead of draws.
 
     Raises:
         ValueError: a key of the batch that is neither a site, context nor asked for by the guide;
@@ -78,33 +80,43 @@ def log_weight(
         torch.Size([4, 2])
     """
     if particles is None:
-        return _weigh(model, batch, *run_programs(model, batch), enumerated)
+        return _weigh(model, batch, *run_programs(model, batch, shared=shared), enumerated)
     if particles < 1:
         raise ValueError(f"particles is {particles}; every row is drawn once or more.")
     repeated = repeat(batch, particles)
-    guide, joint = run_programs(model, repeated)
-    _check_proposals(guide, joint)
-    if not any(_is_shared_latent(site) for site in joint.sites.values()):
+    guide, joint = run_programs(model, repeated, shared=shared)
+    check_proposals(guide, joint)
+    if shared is not None or not any(site.shared for site in joint.sites.values()):
         weight = _weigh(model, repeated, guide, joint, enumerated)
         return _unfold(weight, particles, rows_of(batch))
     return _stack([log_weight(model, batch, enumerated=enumerated) for _ in range(particles)])
 
 
 def run_programs(
-    model: Model, batch: Batch, latents: Mapping[str, Tensor] | None = None
+    model: Model,
+    batch: Batch,
+    latents: Mapping[str, Tensor] | None = None,
+    *,
+    shared: Mapping[str, Tensor] | None = None,
 ) -> tuple[Run, Run]:
     """Runs the guide (unless `latents` are given), then the model on its draws and the batch.
+
+    Args:
+        model: any model.
+        batch: observed sites and context.
+        latents: draws of all latents, instead of the guide's.
+        shared: values for sites outside `rows`, instead of the guide's or the model's draws.
 
     Returns:
         The run of the guide and the run of the model.
     """
     n = rows_of(batch)
-    guide = Run()
+    guide = Run(shared)
     if latents is None and model.latent:
         with guide:
             model.guide(n, **arguments(model, "guide", batch))
     draws = latents if latents is not None else {k: s.value for k, s in guide.sites.items()}
-    joint = Run(draws, observed=batch, enumerate_sites=True)
+    joint = Run({**(shared or {}), **draws}, observed=batch, enumerate_sites=True)
     with joint:
         model.model(n, **arguments(model, "model", batch))
     check_keys(model, batch, joint)
@@ -132,7 +144,7 @@ def _weigh(
         _by_row(by_row, zero).expand(n),
         _total(apart, zero),
         _values(joint, factors, enumerated),
-        tuple(site.name for site in sites if _is_shared_latent(site)),
+        tuple(site.name for site in sites if site.shared),
     )
 
 
@@ -162,10 +174,6 @@ def _value(site: Site, drawn: dict[int, Tensor]) -> Tensor:
     return value.movedim(-1 - event_dim, 0) if site.plates else value
 
 
-def _is_shared_latent(site: Site) -> bool:
-    return not site.rows and not site.observed and not site.deterministic
-
-
 def _by_row(factors: list[Factor], zero: Tensor) -> Tensor:
     """The sum of the factors over everything but the rows."""
     total = zero
@@ -192,6 +200,7 @@ def _unfold(weight: LogWeight, particles: int, n: int) -> LogWeight:
         unfold(weight.score_rows),
         weight.score_shared.expand(particles),
         {name: unfold(value) for name, value in weight.values.items()},
+        weight.shared_sites,
     )
 
 
@@ -235,8 +244,12 @@ def _check_guide(guide: Run, joint: Run) -> None:
             )
 
 
-def _check_proposals(guide: Run, joint: Run) -> None:
-    """Weights by row need a proposal with a density by row."""
+def check_proposals(guide: Run, joint: Run) -> None:
+    """Weights by row need a proposal with a density by row.
+
+    Raises:
+        Unsupported: the guide draws all rows at once, or proposes a single point.
+    """
     auxiliary = [site for site in guide.sites.values() if site.infer.get("is_auxiliary")]
     rows = [site for site in guide.sites.values() if site.rows and not site.observed]
     for site in auxiliary:
