@@ -24,7 +24,7 @@ from pyro.distributions import TorchDistribution
 from torch import Size, Tensor, nn
 from torch.distributions import AffineTransform, constraints
 
-from pgm.batch import SEEN, Batch, as_batch, repeat
+from pgm.batch import SEEN, Batch, as_batch, cells, repeat
 from pgm.data import load
 from pgm.families import Example
 from pgm.model import Model, rows
@@ -61,7 +61,8 @@ class SplineFlow(Model):
         dropout: share of hidden units silenced in training.
 
     Raises:
-        ValueError: a size below 1, or standard deviations that are not positive.
+        ValueError: a size below 1, or means and standard deviations that are not finite, of
+            another shape, or not positive.
 
     Example:
         >>> import pgm
@@ -94,10 +95,14 @@ class SplineFlow(Model):
     ) -> None:
         super().__init__()
         _check_sizes(features, context, levels, transforms, hidden, bins)
+        if coupling and features < 2:
+            raise ValueError(
+                "Coupling halves the cells, and there is only one. Use coupling=False."
+            )
         self.features, self.context_features, self.levels = features, context, levels
         middle, spread = (levels / 2, levels / 12**0.5) if levels else (0.0, 1.0)
-        self.register_buffer("mean", torch.full((features,), middle) if mean is None else mean)
-        self.register_buffer("std", torch.full((features,), spread) if std is None else std)
+        self.register_buffer("mean", _by_feature(mean, features, middle))
+        self.register_buffer("std", _by_feature(std, features, spread))
         _check_scales(self.mean, self.std, features)
         self.flow = NSF(
             features,
@@ -164,6 +169,11 @@ class SplineFlow(Model):
             _refuse_single_cells(x_seen)
         with rows(n):
             pyro.sample("y", Dequantised(x.to(self.mean.dtype), x_seen, self.density(c)))
+
+    @property
+    def latent(self) -> bool:
+        """Whether there is a y behind the whole numbers."""
+        return self.levels is not None
 
     def density(self, c: Shaped[Tensor, "*n k"] | None = None) -> "Flow":
         """The flow's distribution over rows; its base noise is standard normal."""
@@ -274,7 +284,8 @@ class Dequantised(TorchDistribution):
 @encode.register(SplineFlow)
 def _encode(model: SplineFlow, batch: Batch, *, draws: int | None = None) -> Batch:
     """The base noise z = f(x): exact; whole numbers at the middle of their cells, or at draws."""
-    if "x" + SEEN in batch:
+    _, seen = cells(batch, "x", (model.features,), others=("c",))
+    if seen is not None:
         raise Unsupported(
             "SplineFlow cannot encode rows with missing cells: the code is a function of the whole "
             "row. Use rows without NaN, or a VAE, whose encoder takes them."
@@ -331,6 +342,10 @@ def _check_sizes(
             f"context is {context}, bins {bins} and levels {levels}; a context has 0 columns or "
             "more, a spline 2 bins or more, and whole numbers 2 levels or more (None for reals)."
         )
+
+
+def _by_feature(given: Tensor | None, features: int, default: float) -> Tensor:
+    return torch.full((features,), default) if given is None else given.detach().clone()
 
 
 def _check_scales(mean: Tensor, std: Tensor, features: int) -> None:
