@@ -73,7 +73,7 @@ class GradientLearner:
         self.model, self.objective, self.size, self.clip = model, objective, size, clip
         self.parameters = trainable(model)
         self.optimiser = make_optimiser(self.parameters, learning_rate, optimiser)
-        self.schedule = _schedule(self.optimiser, schedule, steps)
+        self.schedule = make_schedule(self.optimiser, schedule, steps)
         self.average = average(model, ema)
 
     def update(self, batch: Batch) -> float:
@@ -155,7 +155,8 @@ def average(model: Model, ema: float | None) -> AveragedModel | None:
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema))
 
 
-def _schedule(optimiser: Optimizer, schedule: Schedule, steps: int) -> LRScheduler | None:
+def make_schedule(optimiser: Optimizer, schedule: Schedule, steps: int) -> LRScheduler | None:
+    """The torch scheduler that is meant; None for a constant rate."""
     if schedule == "constant":
         return None
     if schedule == "cosine":

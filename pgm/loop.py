@@ -161,7 +161,7 @@ class Training:
         self.source = source or make_source(
             model, data, batch_size=batch_size, seed=self.seed, size=size
         )
-        check(model, next(self.source.epoch(0))).raise_if_broken()
+        self._check()
         self.total = steps or (epochs * len(self.source) if epochs else 1000)
         make = learner or (
             lambda model, source, total: GradientLearner(
@@ -188,6 +188,7 @@ class Training:
     def __iter__(self) -> Iterator[Step]:
         """Runs the updates that are left."""
         self._resume()
+        self.model.note = None  # what was said of the old weights does not hold for the new ones
         while self.step < self.total and not self._out_of_patience():
             epoch, skip = divmod(self.step, len(self.source))
             for batch in self.source.epoch(epoch, skip=skip):
@@ -196,12 +197,20 @@ class Training:
                     break
         self._finish()
 
+    def _check(self) -> None:
+        """Refuses a model that breaks the contract, before anything is trained."""
+        check(self.model, next(self.source.epoch(0))).raise_if_broken()
+
+    def _stop_if_lost(self, batch: Batch, loss: float) -> None:
+        """Stops at the first loss that is not finite."""
+        if not math.isfinite(loss):
+            raise NonFiniteLoss(_story(self.model, batch, loss, self.step + 1))
+
     def _advance(self, batch: Batch, epoch: int) -> Step:
         with self.stream.running(), pyro.validation_enabled(self.step == 0):
             self.model.train()
             loss = self.learner.update(batch)
-            if not math.isfinite(loss):
-                raise NonFiniteLoss(_story(self.model, batch, loss, self.step + 1))
+            self._stop_if_lost(batch, loss)
             self.step += 1
             last = self.step == self.total
             due = last or self.step % self.evaluate_every == 0

@@ -135,8 +135,8 @@ def synthetic_rows(model: Model, like: Batch, n: int) -> Batch:
     """Rows drawn from the model, of the sites, shapes and dtypes of `like` and nothing else of it.
 
     What the model does not draw (context, or sites of a program that cannot be run forwards) is
-    standard normal, or zero for integers; where `like` has missing cells, a third of the cells of
-    every row but the first are missing.
+    between 0 and 1, so that it may be a scale or a probability, or zero for integers. Where `like`
+    has missing cells, a third of the cells of every row but the first are missing.
     """
     made_up = {name: _noise(value, n) for name, value in like.items()}
     with torch.no_grad():
@@ -163,7 +163,7 @@ def _noise(like: Tensor, n: int) -> Tensor:
     if like.dtype == torch.bool:
         return torch.rand(shape, device=like.device) < 2 / 3
     if like.is_floating_point():
-        return torch.randn(shape, dtype=like.dtype, device=like.device)
+        return torch.rand(shape, dtype=like.dtype, device=like.device)
     return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
@@ -238,22 +238,26 @@ def _difference(found: RowGradients, reference: RowGradients) -> float:
 
 
 def _held(model: Model, batch: Batch) -> Iterator[str]:
-    """Buffers in which at least half of the rows are rows of the data."""
-    for name, buffer in model.named_buffers():
+    """Buffers and parameters in which at least half of the rows are rows of the data."""
+    for name, kept in [*model.named_buffers(), *model.named_parameters()]:
         for site, x in batch.items():
-            if buffer.dim() < 1 or buffer.shape[1:] != x.shape[1:] or not len(buffer):
+            if kept.dim() < 1 or kept.shape[1:] != x.shape[1:] or not len(kept):
                 continue
             rows = set(_fingerprints(x))
-            known = [fingerprint in rows for fingerprint in _fingerprints(buffer.to(x.dtype))]
-            plain = bool((buffer == buffer.round()).all()) and 2 * len(buffer) < len(x)
-            if 2 * sum(known) >= len(known) and not plain:
+            known = [fingerprint in rows for fingerprint in _fingerprints(kept.to(x.dtype))]
+            whole = bool((kept.double() == kept.double().round()).all())
+            by_chance = whole and 2 * len(kept) < len(x)
+            if known and 2 * sum(known) >= len(kept) and not by_chance:
                 yield (
-                    f"Buffer {name!r} holds rows of {site!r}, the data themselves: they would be "
-                    "released whole with the model, whatever noise the parameters get. Build the "
-                    "model without the data, or use a family that keeps none (a mixture for a KDE)."
+                    f"{name!r} holds rows of {site!r}, the data themselves: they would be released "
+                    "with the model, whatever noise its training adds. Start from numbers that do "
+                    "not come from the data, and use a family that keeps none (a mixture for a "
+                    "KDE)."
                 )
 
 
 def _fingerprints(x: Tensor) -> Iterator[int]:
+    """Of the rows that are not all zero."""
     for row in x.detach().cpu().numpy():
-        yield hash(row.tobytes())
+        if row.any():
+            yield hash(row.tobytes())

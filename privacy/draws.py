@@ -68,7 +68,8 @@ class RowDraws(TorchFunctionMode):
             with outside_vmap():
                 like = torch.empty((), dtype=like.dtype, device=like.device)
                 self.tables[key] = kind(full, like)
-        return self.tables[key].index_select(0, self.row)[0]
+        table = self.tables[key]
+        return table.index_select(0, self.row.to(table.device))[0]
 
     def blank(self, shape: Iterable[int], like: Tensor) -> Tensor:
         """Memory of this row's own, which it may write to under vmap too."""

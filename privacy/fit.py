@@ -9,7 +9,6 @@ import inspect
 import math
 import secrets
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -188,13 +187,14 @@ class PrivateTraining(Training):
         rate = _rate(rate, expected_batch_size, rows)
         check(model, batch, rows=rows, objective=objective, route=route).raise_if_broken()
         sigma = calibrate(epsilon, delta=delta, rate=rate, steps=steps, accountant=accountant)
-        what = f"fit of {type(model).__name__}"
-        self.release = Release(what, uuid.uuid4().hex, sigma, rate, steps, clip, rows, delta)
-        self.ledger = Ledger() if ledger is None else ledger
-        self.accountant, self.terms = accountant, (epsilon, seed is not None, declared)
-        self.rows = PerRow(model, size=rows, objective=objective, route=route)
-        self.earlier = model.note if ledger is None else None
         secret = secrets.randbits(63) if seed is None else seed
+        what, run = f"fit of {type(model).__name__}", f"{derive(secret, 'run'):016x}"
+        self.release = Release(what, run, sigma, rate, steps, clip, rows, delta)
+        self.ledger = Ledger() if ledger is None else ledger
+        _refuse_old_noise(self.release, self.ledger)
+        self.accountant, self.terms = accountant, (epsilon, seed is not None, declared)
+        self.by_row = PerRow(model, size=rows, objective=objective, route=route)
+        self.earlier = model.note if ledger is None else None
         super().__init__(
             model,
             batch,
@@ -205,7 +205,7 @@ class PrivateTraining(Training):
             source=PoissonLots(model, batch, rate=rate, rows=rows, seed=derive(secret, "lots")),
             learner=lambda model, source, total: PrivateLearner(
                 model,
-                self.rows,
+                self.by_row,
                 release=self.release,
                 ledger=self.ledger,
                 seed=derive(secret, "noise"),
@@ -218,12 +218,15 @@ class PrivateTraining(Training):
         )
 
     def __iter__(self) -> Iterator[Step]:
-        """Makes the steps; whenever they end, the model says what was spent on it."""
+        """Makes the steps; after each the model says what was spent on it."""
         try:
-            yield from super().__iter__()
-        finally:
-            if self.step:
-                self.model.note = self._note()
+            for step in super().__iter__():
+                self.model.note = self._note("rdp")
+                yield step
+        except (Exception, KeyboardInterrupt):
+            self.model.note = self._note("rdp")
+            raise
+        self.model.note = self._note(self.accountant)
 
     @property
     def report(self) -> PrivacyReport:
@@ -233,16 +236,16 @@ class PrivateTraining(Training):
             replace(self.release, steps=self.step),
             asked=asked,
             accountant=self.accountant,
-            route=self.rows.route,
-            reason=self.rows.reason,
+            route=self.by_row.route,
+            reason=self.by_row.reason,
             seeded=seeded,
             declared=declared,
         )
 
-    def _note(self) -> str:
+    def _note(self, accountant: Accountant) -> str:
         delta, releases = self.release.delta, self.ledger.releases
-        spent = self.ledger.epsilon(delta, accountant=self.accountant)
-        note = statement(spent, delta, self.accountant, len(releases))
+        spent = self.ledger.epsilon(delta, accountant=accountant)
+        note = statement(spent, delta, accountant, len(releases))
         return note if self.earlier is None else f"{note} Before that: {self.earlier}"
 
     def _check(self) -> None:
@@ -305,6 +308,14 @@ def _check_options(
     if not learning_rate > 0:
         raise ValueError(
             f"learning_rate is {learning_rate}; a step that descends is positive, such as 1e-3."
+        )
+
+
+def _refuse_old_noise(release: Release, ledger: Ledger) -> None:
+    if any(release.run == earlier.run for earlier in ledger.releases):
+        raise ValueError(
+            "The ledger has a release made with this seed: the same noise a second time could be "
+            "subtracted from the first. Pass another seed=, or none."
         )
 
 

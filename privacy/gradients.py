@@ -39,10 +39,10 @@ class RowGradients:
     """Gradients and losses by row.
 
     Attributes:
-        gradients: trainable parameter -> gradients, shape (n, *parameter). A row in which any of
-            them was not finite has zeros in all.
+        gradients: trainable parameter -> gradients, shape (n, *parameter). A row in which the norm
+            of any of them was not finite has zeros in all.
         losses: the loss of each row in nats, shape (n,); not finite where it was not.
-        finite: whether all gradients of the row were finite, shape (n,).
+        finite: whether the norms of all gradients of the row were finite, shape (n,).
     """
 
     gradients: dict[str, Tensor]
@@ -199,15 +199,15 @@ def _gradient(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def _finite(gradients: dict[str, Tensor], losses: Tensor) -> RowGradients:
-    """Zeros in every row in which any gradient is not finite."""
-    whole = torch.stack([g.isfinite().reshape(len(g), -1).all(1) for g in gradients.values()]).all(
-        0
-    )
-    kept = {
-        name: torch.where(whole.reshape(-1, *[1] * (g.dim() - 1)), g, torch.zeros_like(g))
-        for name, g in gradients.items()
-    }
-    return RowGradients(kept, losses, whole)
+    """Zeros in every row whose gradient has no finite norm."""
+    norms = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients.values()]
+    whole = torch.stack(norms).isfinite().all(0)
+    if not bool(whole.all()):
+        gradients = {
+            name: torch.where(whole.reshape(-1, *[1] * (g.dim() - 1)), g, torch.zeros_like(g))
+            for name, g in gradients.items()
+        }
+    return RowGradients(gradients, losses, whole)
 
 
 def _first_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ from pgm.model import Model
 from privacy.gradients import PerRow
 from privacy.ledger import Ledger, Release
 
-_NUMBERS_AT_ONCE = 2**26
+_NUMBERS_AT_ONCE = 2**24
 """Gradients by row that are held at a time; larger lots are taken in pieces."""
 
 

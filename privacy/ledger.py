@@ -6,6 +6,7 @@ of them (`privacy.accounting.compose`).
 """
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,7 @@ class Release:
 
     Attributes:
         what: what was released, such as "fit of VAE".
-        run: tells the steps of one run from those of another.
+        run: tells the steps of one run, and its noise, from those of another; made from the seed.
         noise_multiplier: sigma, the standard deviation of the noise over the clipping norm.
         rate: the probability with which a row was in a lot.
         steps: the number of lots, empty ones counted.
@@ -62,7 +63,7 @@ class Ledger:
         release      sigma  rate  steps  epsilon (delta 1e-05)
         fit of VAE   1      0.01  1000   1.84
         fit of PPCA  2      0.01  1000   0.63
-        together: epsilon 1.96 at delta 1e-05 (prv; 2.21 by rdp), unit: one row, added or removed
+        together: epsilon 1.96 at delta 1e-05 (prv; 2.22 by rdp), unit: one row, added or removed
     """
 
     def __init__(self, releases: Iterable[Release] = ()) -> None:
@@ -128,16 +129,24 @@ class Ledger:
                 f"{r.noise_multiplier:.4g}",
                 f"{r.rate:.4g}",
                 str(r.steps),
-                f"{r.epsilon(delta):.2f}",
+                rounded_up(r.epsilon(delta)),
             )
             for r in self._releases
         ]
-        prv, rdp = (self.epsilon(delta, accountant=a) for a in ("prv", "rdp"))
+        prv, rdp = (rounded_up(self.epsilon(delta, accountant=a)) for a in ("prv", "rdp"))
         units = ", ".join(sorted({release.unit for release in self._releases}))
-        total = (
-            f"together: epsilon {prv:.2f} at delta {delta:g} (prv; {rdp:.2f} by rdp), unit: {units}"
-        )
+        total = f"together: epsilon {prv} at delta {delta:g} (prv; {rdp} by rdp), unit: {units}"
         return "\n".join([*_aligned(rows), total])
+
+
+def rounded_up(epsilon: float) -> str:
+    """Two decimals, rounded up: a bound is never printed lower than it is.
+
+    Example:
+        >>> rounded_up(2.971), rounded_up(float("inf"))
+        ('2.98', 'infinity')
+    """
+    return f"{math.ceil(epsilon * 100) / 100:.2f}" if math.isfinite(epsilon) else "infinity"
 
 
 def _merged(history: list[tuple[float, float, int]]) -> list[tuple[float, float, int]]:

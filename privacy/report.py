@@ -1,10 +1,9 @@
 """What a reviewer of a private fit needs to know, and what its epsilon does not cover."""
 
-import math
 from dataclasses import dataclass
 
 from privacy.accounting import Accountant, compose
-from privacy.ledger import UNIT, Release
+from privacy.ledger import UNIT, Release, rounded_up
 
 NOT_COVERED = (
     "the loss of each step, which is computed from the rows themselves: do not publish it",
@@ -57,12 +56,13 @@ class PrivacyReport:
         r, lot = self.release, self.release.rate * self.release.rows
         rows = "declared" if self.declared else "the number that came, hereby declared public"
         seed = "given by the caller: keep it secret" if self.seeded else "from the system's entropy"
+        own, prv, rdp = (rounded_up(e) for e in (self.epsilon, self.by("prv"), self.by("rdp")))
         lines = {
             "guarantee": (
-                f"({_up(self.epsilon)}, {r.delta:g})-differential privacy by {self.accountant} "
-                f"(prv {_up(self.by('prv'))}, rdp {_up(self.by('rdp'))}); asked for {self.asked:g}"
+                f"({own}, {r.delta:g})-differential privacy by {self.accountant} "
+                f"(prv {prv}, rdp {rdp}); asked for {self.asked:g}"
             ),
-            "unit": f"{UNIT}",
+            "unit": UNIT,
             "mechanism": (
                 f"gradients by row, clipped to norm {r.clip:g} over all parameters together, "
                 f"summed, plus Gaussian noise of {r.noise_multiplier:.4g} x {r.clip:g}"
@@ -87,12 +87,8 @@ def statement(epsilon: float, delta: float, accountant: str, releases: int) -> s
     """
     of = "1 release" if releases == 1 else f"{releases} releases"
     return (
-        f"Trained with ({_up(epsilon)}, {delta:g})-differential privacy for {UNIT} "
+        f"Trained with ({rounded_up(epsilon)}, {delta:g})-differential privacy for {UNIT} "
         f"({accountant} accountant, {of} in the ledger). Whatever is computed from the model alone "
-        "is post-processing, and spends nothing."
+        "is post-processing, and spends nothing. What the guarantee does not cover stands in the "
+        "report of the fit."
     )
-
-
-def _up(epsilon: float) -> str:
-    """Two decimals, rounded up: a bound is never printed lower than it is."""
-    return f"{math.ceil(epsilon * 100) / 100:.2f}" if math.isfinite(epsilon) else "infinity"

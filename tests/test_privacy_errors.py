@@ -222,7 +222,10 @@ class Window(pgm.Model):
 
 
 def test_a_model_that_holds_the_rows_themselves() -> None:
-    refuses(Window(X[:30]), "Buffer 'points' holds rows of 'x', the data themselves")
+    refuses(Window(X[:30]), "'points' holds rows of 'x', the data themselves")
+    started = Window(torch.randn(4, 2))
+    started.points = nn.Parameter(X[5:9].clone())
+    refuses(started, "'points' holds rows of 'x'")
     elsewhere = Window(torch.randn(4, 2))
     assert privacy.check(elsewhere, X).problems == ()
 
@@ -240,13 +243,13 @@ def test_a_buffer_that_changes_later_stops_the_run() -> None:
     run = privacy.PrivateTraining(model, X, **(GOOD | {"steps": 5}))
     steps = iter(run)
     next(steps)
-    inner = run.rows.objective
+    inner = run.by_row.objective
 
     def leaking(model: pgm.Model, batch: Any, *, size: int) -> Tensor:
         model.get_buffer("late").add_(1.0)
         return inner(model, batch, size=size)
 
-    run.rows.objective = leaking
+    run.by_row.objective = leaking
     with pytest.raises(RuntimeError, match="Discard this model"):
         next(steps)
     assert [r.steps for r in run.ledger.releases] == [1]

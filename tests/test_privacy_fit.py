@@ -296,6 +296,17 @@ def test_a_second_fit_adds_to_the_ledger_and_the_model_says_so() -> None:
     assert f"({math.ceil(100 * ledger.epsilon(1e-4)) / 100:.2f}, 0.0001)" in second.note
 
 
+def test_the_noise_of_an_earlier_release_is_not_used_again() -> None:
+    ledger, x = Ledger(), normal_rows(300)
+    options: dict[str, Any] = {"epsilon": 1.0, "delta": 1e-4, "steps": 2, "ledger": ledger}
+    privacy.fit(Gaussian(), x, seed=4, **options)
+    with pytest.raises(ValueError, match="the same noise a second time"):
+        privacy.fit(Gaussian(), x + 1.0, seed=4, **options)
+    assert len(ledger.releases) == 1
+    privacy.fit(Gaussian(), x, seed=5, **options)
+    assert len(ledger.releases) == 2
+
+
 def test_a_note_does_not_outlive_the_weights_it_speaks_of() -> None:
     model, x = Gaussian(), normal_rows(300)
     privacy.fit(model, x, epsilon=1.0, delta=1e-4, steps=2)
@@ -320,8 +331,8 @@ def test_a_run_that_is_broken_off_is_accounted_as_far_as_it_went() -> None:
     for _ in range(3):
         next(steps)
     assert [r.steps for r in ledger.releases] == [3]
+    assert model.note is not None and "rdp accountant" in model.note
     steps.close()
-    assert model.note is not None
     assert run.report.release.steps == 3
     assert run.report.epsilon == ledger.epsilon(1e-4)
 
