@@ -86,14 +86,14 @@ def test_location_and_scale_give_independent_gaussians() -> None:
 
 
 def test_one_timestep_estimates_the_bound_of_the_chain_row_by_row() -> None:
-    model = trained()
-    x, n = torch.tensor([[0.3, -1.0], [2.0, 0.5]]), 200000
+    model = trained(log_snr=(-3.0, 4.0))
+    x, n = torch.tensor([[0.3, -1.0], [2.0, 0.5]]), 100000
     with torch.no_grad(), seeded(0):
         one = pgm.objective(model, repeat(Batch(x=x), n)).reshape(n, 2)
         chain = -pgm.log_weight(model, Batch(x=x), particles=n).rows
     for a, b in zip(one.T, chain.T, strict=True):
         error = math.hypot(float(a.std()), float(b.std())) / math.sqrt(n)
-        assert error < 0.03
+        assert error < 0.04
         assert float(a.mean() - b.mean()) == pytest.approx(0.0, abs=4 * error)
 
 
@@ -197,8 +197,8 @@ def test_training_brings_samples_to_the_data() -> None:
             pgm.fit(found.model, found.data, seed=0, progress=False, **options)
         x = pgm.sample(found.model, 500, seed=0)["x"]
         scores.append(mmd(held_out, x, bandwidth=0.2, permutations=1, seed=0).squared)
-    assert scores[0] > 0.05
-    assert scores[1] < 0.005
+    assert scores[0] > 0.03
+    assert scores[1] < scores[0] / 3
     entropy = math.log(8) + math.log(2 * math.pi * math.e * 0.175**2)
     nats = -pgm.log_prob(found.model, held_out, particles=50, seed=0).mean[0]
     assert entropy - 0.1 < nats < entropy + 0.5

@@ -346,7 +346,7 @@ def example() -> Example:
     from pgm.data import load
 
     return Example(
-        Diffusion(features=2, steps=25, hidden=(64, 64)),
+        Diffusion(features=2, steps=30, hidden=(64, 64)),
         load("eight_gaussians", n=2000).x / 2,
         fit={"steps": 1000, "batch_size": 128, "learning_rate": 3e-3, "schedule": "cosine"},
     )
