@@ -5,14 +5,17 @@ Every function takes and returns matplotlib axes.
 
 import itertools
 import random
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeAlias
 
 import networkx as nx
+import numpy as np
 import torch
 
 from causal.answers import Effect
 from causal.graph import GraphLike, as_graph, check_nodes
+
+Places: TypeAlias = "np.ndarray[Any, np.dtype[np.complex128]]"
 
 _BEFORE, _AFTER = "tab:gray", "tab:blue"
 _SIZE = 900
@@ -118,73 +121,50 @@ def draw_effect(effect: Effect, *, ax: Any = None) -> Any:
 
 def _places(graph: nx.DiGraph) -> dict[str, tuple[float, float]]:
     """Places by generation, top to bottom; small graphs are untangled."""
-    if len(graph.edges) > _UNTANGLED:
-        return _rows(graph, random.Random(0))
-    tried = [_untangled(graph, _rows(graph, random.Random(start))) for start in range(6)]
-    return min(tried, key=lambda place: _tangle(graph, place))
+    starts = range(6 if len(graph.edges) <= _UNTANGLED else 0)
+    tried = [_untangled(graph, _rows(graph, random.Random(start))) for start in starts]
+    z = min(tried, key=lambda z: _tangle(graph, z), default=_rows(graph, random.Random(0)))
+    return {node: (float(at.real), float(at.imag)) for node, at in zip(graph, z, strict=True)}
 
 
-def _rows(graph: nx.DiGraph, order: random.Random) -> dict[str, tuple[float, float]]:
-    """Each generation on a line of its own, in random order."""
+def _rows(graph: nx.DiGraph, order: random.Random) -> Places:
+    """Each generation on a line of its own, in random order; places as x + iy."""
     layers = [list(layer) for layer in nx.topological_generations(graph)]
-    slots = max(map(len, layers)) + 1
-    place: dict[str, tuple[float, float]] = {}
+    slots, place = max(map(len, layers)) + 1, dict[str, complex]()
     for depth, layer in enumerate(layers):
         order.shuffle(layer)
         first = (slots - len(layer)) // 2 + 0.5 * (depth % 2)
-        place |= {node: (first + i, -float(depth)) for i, node in enumerate(layer)}
-    return place
+        place |= {node: complex(first + i, -depth) for i, node in enumerate(layer)}
+    return np.array([place[node] for node in graph])
 
 
-def _untangled(
-    graph: nx.DiGraph, place: dict[str, tuple[float, float]]
-) -> dict[str, tuple[float, float]]:
+def _untangled(graph: nx.DiGraph, z: Places) -> Places:
     """Moves nodes along their lines for as long as that helps."""
-    slots = int(max(x for x, _ in place.values())) + 2
-    best, improved = _tangle(graph, place), True
+    slots = int(z.real.max()) + 2
+    best, improved = _tangle(graph, z), True
     while improved:
         improved = False
-        for node, slot in itertools.product(graph, range(-1, slots)):
-            tried = _moved(place, node, slot)
+        for i, slot in itertools.product(range(len(z)), range(-1, slots)):
+            target = complex(slot + z[i].real % 1, z[i].imag)
+            tried = np.where(z == target, z[i], z)
+            tried[i] = target
             if (now := _tangle(graph, tried)) < best - 1e-9:
-                place, best, improved = tried, now, True
-    return place
+                z, best, improved = tried, now, True
+    return z
 
 
-def _moved(
-    place: Mapping[str, tuple[float, float]], node: str, slot: int
-) -> dict[str, tuple[float, float]]:
-    """The node in another slot of its layer; who was there takes its place."""
-    x, y = place[node]
-    target = (slot + x % 1, y)
-    swapped = {other: (x, y) for other, where in place.items() if where == target}
-    return {**place, **swapped, node: target}
-
-
-def _tangle(graph: nx.DiGraph, place: Mapping[str, tuple[float, float]]) -> float:
+def _tangle(graph: nx.DiGraph, z: Places) -> float:
     """Nodes that arrows pass too close by, crossings, and the length of the arrows."""
-    lines = [(complex(*place[a]), complex(*place[b])) for a, b in graph.edges]
-    near = sum(
-        max(0.0, 0.5 - _distance(a, b, complex(*where)))
-        for a, b in lines
-        for where in place.values()
-        if complex(*where) not in (a, b)
-    )
-    crossings = sum(_cross(*one, *other) for one, other in itertools.combinations(lines, 2))
-    return 30 * near + crossings + 0.1 * sum(abs(a - b) for a, b in lines)
+    index = {node: i for i, node in enumerate(graph)}
+    a = z[[index[cause] for cause, _ in graph.edges]][:, None]
+    b = z[[index[effect] for _, effect in graph.edges]][:, None]
+    along = (((z - a) * (b - a).conj()).real / np.abs(b - a) ** 2).clip(0, 1)
+    distance = np.abs(a + along * (b - a) - z)
+    near = np.where((z == a) | (z == b), 0.0, (0.5 - distance).clip(0)).sum()
+    apart = _side(a, b, a.T) * _side(a, b, b.T) < -1e-9  # the ends of one lie beside the other
+    return float(30 * near + (apart & apart.T).sum() / 2 + 0.1 * np.abs(b - a).sum())
 
 
-def _distance(a: complex, b: complex, point: complex) -> float:
-    """From a point to the line from a to b."""
-    along = ((point - a) * (b - a).conjugate()).real / abs(b - a) ** 2
-    return abs(a + min(1.0, max(0.0, along)) * (b - a) - point)
-
-
-def _cross(a: complex, b: complex, c: complex, d: complex) -> bool:
-    """Whether two lines cross between their ends."""
-
-    def side(p: complex, q: complex, r: complex) -> float:
-        return ((q - p) * (r - p).conjugate()).imag
-
-    apart = side(a, b, c) * side(a, b, d) < -1e-9
-    return apart and side(c, d, a) * side(c, d, b) < -1e-9
+def _side(a: Places, b: Places, point: Places) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """On which side of the line from a to b a point lies."""
+    return ((b - a) * (point - a).conj()).imag

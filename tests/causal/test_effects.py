@@ -36,9 +36,11 @@ def test_kidney_stones(stones: dict[str, Tensor], stones_scm: SCM) -> None:
 
 def test_kidney_stones_fitted_through_the_loop(stones: dict[str, Tensor], stones_scm: SCM) -> None:
     pgm.fit(
-        stones_scm, stones, steps=200, batch_size=700, learning_rate=0.1, schedule="cosine", seed=0
+        stones_scm, stones, steps=100, batch_size=700, learning_rate=0.3, schedule="cosine", seed=0
     )
-    found = effect(stones_scm, "success", do=OPEN, data=stones, level=1, draws=10, seed=0)
+    found = effect(
+        stones_scm, "success", do=OPEN, data=stones, level=1, draws=10, refits=40, seed=0
+    )
     assert float(found.treated) == pytest.approx(0.8325, abs=2e-3)
     assert float(found.lower) < float(found.difference) < float(found.upper)
     assert found.versus == {}
@@ -56,7 +58,14 @@ def test_sachs() -> None:
     scm = SCM(data.graph("published"), schema=schema)
     causal.estimate(scm, cells)
     found = effect(
-        scm, "Erk", do={"PKA": "high"}, versus={"PKA": "low"}, data=cells, draws=100, seed=0
+        scm,
+        "Erk",
+        do={"PKA": "high"},
+        versus={"PKA": "low"},
+        data=cells,
+        draws=100,
+        refits=60,
+        seed=0,
     )
 
     def table(node: str, *given: str) -> Tensor:
@@ -142,7 +151,7 @@ def test_the_interval_has_the_width_of_least_squares() -> None:
     rows = {"x": x, "y": 2 * x + torch.randn(400, generator=g)}
     scm = SCM("x -> y")
     causal.estimate(scm, rows)
-    found = effect(scm, "y", do={"x": 1.0}, versus={"x": 0.0}, data=rows, refits=400, seed=0)
+    found = effect(scm, "y", do={"x": 1.0}, versus={"x": 0.0}, data=rows, refits=300, seed=0)
     error = 1 / float((x - x.mean()).square().sum().sqrt())
     width = float(found.upper - found.lower)
     assert width == pytest.approx(2 * 1.96 * error, rel=0.2)
@@ -163,16 +172,17 @@ def test_other_models_are_refitted_on_resampled_rows() -> None:
     g = torch.Generator().manual_seed(0)
     x = torch.randn(100, generator=g)
     rows = {"x": x, "y": 2 * x + torch.randn(100, generator=g)}
-    model, options = Line(), {"steps": 15, "learning_rate": 0.1, "batch_size": 100}
-    pgm.fit(model, rows, steps=100, learning_rate=0.1, batch_size=100, seed=0)
-    slope = float(model.slope)
-    asked: dict[str, Any] = {"do": {"x": 1.0}, "versus": {"x": 0.0}, "draws": 20_000, "seed": 0}
+    model, options = Line(), {"steps": 5, "learning_rate": 0.7, "batch_size": 100}
+    options["optimiser"] = torch.optim.SGD
+    pgm.fit(model, rows, seed=0, **options)
+    slope = model.slope.item()
+    asked: dict[str, Any] = {"do": {"x": 1.0}, "versus": {"x": 0.0}, "draws": 5000, "seed": 0}
     with pytest.raises(ValueError, match="say how a copy is trained"):
         effect(model, "y", data=rows, **asked)
     found = effect(model, "y", data=rows, refits=40, refit=options, **asked)
-    assert abs(float(found.difference) - slope) < 0.05
-    assert 0.2 < float(found.upper - found.lower) < 0.6
-    assert float(model.slope) == slope, "the model itself is not refitted"
+    assert abs(float(found.difference) - slope) < 0.08
+    assert 0.25 < float(found.upper - found.lower) < 0.65
+    assert model.slope.item() == slope, "the model itself is not refitted"
 
 
 def test_latent_parameters_bring_their_posterior() -> None:
@@ -189,10 +199,10 @@ def test_latent_parameters_bring_their_posterior() -> None:
             pyro.sample("b", dist.Normal(2.0, 0.1))
 
     asked: dict[str, Any] = {"do": {"x": 1.0}, "versus": {"x": 0.0}, "draws": 50, "seed": 0}
-    found = effect(Bayes(), "y", refits=300, **asked)
-    assert float(found.difference) == pytest.approx(2.0, abs=0.03)
-    assert float(found.lower) == pytest.approx(2 - 0.196, abs=0.06)
-    assert float(found.upper) == pytest.approx(2 + 0.196, abs=0.06)
+    found = effect(Bayes(), "y", refits=120, **asked)
+    assert float(found.difference) == pytest.approx(2.0, abs=0.05)
+    assert float(found.lower) == pytest.approx(2 - 0.196, abs=0.08)
+    assert float(found.upper) == pytest.approx(2 + 0.196, abs=0.08)
     assert "draws of b from the guide" in found.source
     with pytest.raises(ValueError, match="leave data= out"):
         effect(Bayes(), "y", data={"x": torch.zeros(3), "y": torch.zeros(3)}, **asked)

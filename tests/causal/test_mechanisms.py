@@ -125,5 +125,5 @@ def test_arguments_that_make_no_mechanism() -> None:
         LinearSoftmax({"a": [0.0, 1.0, 2.0]}, intercept=[0.0, 0.0])
     with pytest.raises(ValueError, match="far more than rows could fill"):
         CategoricalTable.start({str(i): 10 for i in range(8)}, 10)
-    with pytest.raises(ValueError, match="3 levels, coded 0 .. 2, but holds 7"):
+    with pytest.raises(ValueError, match=r"3 levels, coded 0 \.\. 2, but holds 7"):
         CategoricalTable.start({}, 3).estimate(torch.tensor([0, 7]), {}, torch.ones(2))
