@@ -29,14 +29,44 @@ def test_the_weight_is_the_definition() -> None:
 
 def test_a_linear_gaussian_vae_finds_its_exact_density() -> None:
     """With a linear decoder x ~ N(b, W W^T + Psi)."""
-    model = VAE(3, latents=2, hidden=(8,), likelihood="gaussian")
-    model.decoder = nn.Sequential(nn.Linear(2, 3))
+    model, exact = linear()
     x = torch.randn(6, 3)
     got = pgm.log_prob(model, x, particles=20000, seed=0)
-    layer = model.decoder[0]
-    W, b = layer.weight.detach(), layer.bias.detach()
-    exact = MultivariateNormal(b, W @ W.T + model.log_noise.detach().mul(2).exp().diag())
     assert ((got.value - exact.log_prob(x)).abs() < 5 * got.error + 0.02).all()
+
+
+def linear() -> tuple[VAE, MultivariateNormal]:
+    """A VAE with a linear decoder, and its density x ~ N(b, W W^T + Psi)."""
+    model = VAE(3, latents=2, hidden=(8,), likelihood="gaussian")
+    layer = nn.Linear(2, 3)
+    model.decoder = nn.Sequential(layer)
+    W, b = layer.weight.detach(), layer.bias.detach()
+    return model, MultivariateNormal(b, W @ W.T + model.log_noise.detach().mul(2).exp().diag())
+
+
+def test_missing_cells_are_left_out_of_the_density() -> None:
+    """log p(x_seen) is the marginal's, though the encoder sees zeros (Mattei & Frellsen 2019)."""
+    model, joint = linear()
+    x = torch.randn(5, 3)
+    x[:, 1] = float("nan")
+    got = pgm.log_prob(model, x, particles=20000, seed=0)
+    seen = torch.tensor([0, 2])
+    marginal = MultivariateNormal(joint.loc[seen], joint.covariance_matrix[seen][:, seen])
+    assert ((got.value - marginal.log_prob(x[:, seen])).abs() < 5 * got.error + 0.02).all()
+
+
+def test_missing_cells_are_completed_from_the_conditional() -> None:
+    """x_1 | x_0, x_2 is Gaussian with mean b_1 + S_10 S_00^-1 (x_0 - b_0)."""
+    model, joint = linear()
+    x = torch.tensor([[1.0, float("nan"), -1.0]])
+    done = pgm.impute(model, x, draws=4000, particles=4000, seed=0)
+    S, seen = joint.covariance_matrix, torch.tensor([0, 2])
+    gain = torch.linalg.solve(S[seen][:, seen], S[seen, 1])
+    mean = joint.loc[1] + gain @ (x[0, seen] - joint.loc[seen])
+    spread = (S[1, 1] - gain @ S[seen, 1]).sqrt()
+    error = 4 * float(spread) / float(done.ess) ** 0.5
+    assert float(done.draws["x"][:, 0, 1].mean()) == pytest.approx(float(mean), abs=error)
+    assert float(done.draws["x"][:, 0, 1].std()) == pytest.approx(float(spread), rel=0.1)
 
 
 @pytest.mark.parametrize(
