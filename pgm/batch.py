@@ -49,7 +49,7 @@ def as_batch(data: Any, *, schema: Schema | None = None) -> Batch:
     if not isinstance(data, Mapping):
         data = {"x": data}
     tensors = {str(name): _tensor(str(name), value) for name, value in data.items()}
-    _check_rows(tensors)
+    check_rows(tensors)
     hidden = {str(k): _hidden(v) for k, v in data.items() if isinstance(v, np.ma.MaskedArray)}
     batch = Batch()
     for name, value in tensors.items():
@@ -57,6 +57,24 @@ def as_batch(data: Any, *, schema: Schema | None = None) -> Batch:
             continue
         batch.update(_fill(name, value, _seen(name, value, tensors, hidden)))
     return batch
+
+
+def check_rows(tensors: Mapping[str, Tensor]) -> None:
+    """Tensors that hold the same rows.
+
+    Raises:
+        ValueError: no tensor, no rows, or different numbers of them.
+    """
+    if not tensors:
+        raise ValueError("The batch is empty: no tensor came. Pass at least one observed site.")
+    lengths = {name: len(value) for name, value in tensors.items()}
+    if 0 in lengths.values():
+        raise ValueError(f"The data have no rows: {lengths}. A model needs at least one row.")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            f"Tensors of different numbers of rows came: {lengths}. The first axis of every tensor "
+            "counts the rows, and row i of each belongs to the same example."
+        )
 
 
 def rows_of(batch: Mapping[str, Tensor]) -> int:
@@ -177,19 +195,6 @@ def _tensor(name: str, value: Any) -> Tensor:
     if tensor.dim() == 0:
         raise ValueError(f"Data for {name!r} are a single number; rows come first: shape (n, ...).")
     return tensor
-
-
-def _check_rows(tensors: Mapping[str, Tensor]) -> None:
-    if not tensors:
-        raise ValueError("The batch is empty: no tensor came. Pass at least one observed site.")
-    lengths = {name: len(value) for name, value in tensors.items()}
-    if 0 in lengths.values():
-        raise ValueError(f"The data have no rows: {lengths}. A model needs at least one row.")
-    if len(set(lengths.values())) > 1:
-        raise ValueError(
-            f"Tensors of different numbers of rows came: {lengths}. The first axis of every tensor "
-            "counts the rows, and row i of each belongs to the same example."
-        )
 
 
 def _hidden(array: np.ma.MaskedArray) -> Tensor:

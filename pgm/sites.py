@@ -61,6 +61,11 @@ class Site:
         return log_prob if plain and self.mask is None else self._masked(log_prob)
 
     @property
+    def rows_first(self) -> Tensor:
+        """The value with the rows, which are the last dimension of the plates, in front."""
+        return self.value.movedim(-1 - self.fn.event_dim, 0) if self.plates else self.value
+
+    @property
     def shared(self) -> bool:
         """Whether it is a latent of all rows together."""
         return not self.rows and not self.observed and not self.deterministic

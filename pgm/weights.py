@@ -9,7 +9,7 @@ that their density and their proposal cancel.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -158,6 +158,8 @@ def _values(
 
 def _value(site: Site, drawn: dict[int, Tensor]) -> Tensor:
     """A site's value at the drawn indices, with the rows first."""
+    if not drawn:
+        return site.rows_first if site.rows else site.value
     value, event_dim = site.value, site.fn.event_dim
     for dim, index in drawn.items():
         if value.dim() - event_dim >= -dim:
@@ -168,10 +170,9 @@ def _value(site: Site, drawn: dict[int, Tensor]) -> Tensor:
             value = torch.take_along_dim(value, along, dim - event_dim)
     if not site.rows:
         return value
-    if drawn:
-        batch_dims = -min(site.plates, default=-1)
-        value = value.reshape(value.shape[value.dim() - event_dim - batch_dims :])
-    return value.movedim(-1 - event_dim, 0) if site.plates else value
+    batch_dims = -min(site.plates, default=-1)
+    value = value.reshape(value.shape[value.dim() - event_dim - batch_dims :])
+    return replace(site, value=value).rows_first
 
 
 def _by_row(factors: list[Factor], zero: Tensor) -> Tensor:

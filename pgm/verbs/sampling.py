@@ -8,7 +8,7 @@ learned; all rows of one call share one draw of them.
 from collections.abc import Mapping
 from typing import Any
 
-from pgm.batch import Batch
+from pgm.batch import SEEN, Batch
 from pgm.model import Model, arguments
 from pgm.sites import Run
 from pgm.verb import prepare, verb
@@ -28,7 +28,7 @@ def sample(model: Model, n: int, *, context: Any = None, seed: int | None = None
         The observed sites, rows first; `model.schema.decode` turns them into a frame.
 
     Raises:
-        ValueError: n below 1, or context that is missing or has other than n rows.
+        ValueError: n below 1, or context that is missing, has other than n rows or is none.
 
     Example:
         >>> import torch
@@ -37,7 +37,9 @@ def sample(model: Model, n: int, *, context: Any = None, seed: int | None = None
         torch.Size([3, 1])
     """
     run = draw(model, n, context=context)
-    return Batch({name: run.sites[name].value for name in observed_sites(model, run, n, context)})
+    return Batch(
+        {name: run.sites[name].rows_first for name in observed_sites(model, run, n, context)}
+    )
 
 
 def draw(
@@ -47,15 +49,15 @@ def draw(
     given = _context(model, n, context)
     with Run(latents) as run:
         model.model(n, **arguments(model, "model", given))
-    shared = [s.name for s in run.sites.values() if not s.rows and not s.observed]
-    unknown = [name for name in shared if name not in (latents or {})]
+    _check_context(model, given, run)
+    unknown = [s.name for s in run.sites.values() if s.shared and s.name not in (latents or {})]
     if not model.latent or not unknown:
         return run
     guide = _guide(model, n, run, given)
     learned = {name: guide.sites[name].value for name in unknown if name in guide.sites}
-    with Run({**learned, **(latents or {})}) as run:
+    with Run({**learned, **(latents or {})}) as again:
         model.model(n, **arguments(model, "model", given))
-    return run
+    return again
 
 
 def observed_sites(model: Model, run: Run, n: int, context: Any = None) -> list[str]:
@@ -93,3 +95,16 @@ def _context(model: Model, n: int, context: Any) -> Batch:
             "given its own context. Pass n rows of context."
         )
     return batch
+
+
+def _check_context(model: Model, context: Batch, run: Run) -> None:
+    """Context that nothing takes would be ignored: the sites of a model are not context."""
+    known = {*model.context, *(name for name in model.wants if name not in run.sites)}
+    known |= {name + SEEN for name in known}
+    unknown = [name for name in context if name not in known]
+    if unknown:
+        raise ValueError(
+            f"{', '.join(map(repr, unknown))} {'are' if len(unknown) > 1 else 'is'} not context of "
+            f"{type(model).__name__}, which takes {', '.join(model.context) or 'none'}. To draw "
+            "given some cells of a row, hide the others (NaN) and use pgm.impute."
+        )
