@@ -207,7 +207,7 @@ class Training:
             raise NonFiniteLoss(_story(self.model, batch, loss, self.step + 1))
 
     def _advance(self, batch: Batch, epoch: int) -> Step:
-        with self.stream.running(), pyro.validation_enabled(self.step == 0):
+        with self.stream.running(), pyro.validation_enabled(epoch == 0):  # every row once
             self.model.train()
             loss = self.learner.update(batch)
             self._stop_if_lost(batch, loss)

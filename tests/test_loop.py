@@ -187,6 +187,26 @@ def test_nan_stops_with_the_site_that_made_it() -> None:
     assert model.mu.isfinite().all()
 
 
+class Coins(pgm.Model):
+    """x ~ Bernoulli(p)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logit = nn.Parameter(torch.zeros(()))
+
+    def model(self, n: int) -> None:
+        with pgm.rows(n):
+            pyro.sample("x", dist.Bernoulli(logits=self.logit))
+
+
+def test_a_value_outside_the_support_is_found_wherever_it_stands() -> None:
+    """Without a check a Bernoulli gives a half a number that looks like a density."""
+    x = (torch.arange(200) % 2).float()
+    x[150] = 0.5
+    with pytest.raises(ValueError, match=r"Site 'x'.*within the support"):
+        pgm.fit(Coins(), x, batch_size=20, steps=30, seed=0)
+
+
 class Rows(Dataset[Tensor]):
     """A data set read row by row."""
 
