@@ -1,11 +1,12 @@
 """Interpolation: the path between two rows through a model's latent space.
 
-Codes with a standard normal prior are joined along the great circle, which keeps to the shell on
-which the prior puts its mass (White 2016, "Sampling generative networks", Sec. 2.1); others along
-the straight line.
+Codes are joined along the great circle, which keeps to the shell on which a standard normal prior
+puts its mass (White 2016, "Sampling generative networks", Sec. 2.1), or along the straight line;
+discrete codes change half-way. Context goes from that of the one row to that of the other in a
+straight line, or half-way.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,8 +16,6 @@ from pgm.batch import SEEN, Batch, rows_of
 from pgm.model import Model
 from pgm.verb import prepare, verb
 from pgm.verbs.coding import decode, encode
-
-Path = Literal["spherical", "linear"]
 
 
 def _needs_codes(model: Model) -> str | None:
@@ -30,7 +29,7 @@ def interpolate(
     b: Any,
     *,
     steps: int = 9,
-    path: Path = "spherical",
+    path: str = "spherical",
     seed: int | None = None,
 ) -> Batch:
     """Rows on the way from `a` to `b`: both are encoded, their codes joined and decoded.
@@ -46,6 +45,9 @@ def interpolate(
     Returns:
         The observed sites, shape (steps, ...) for one row, (steps, n, ...) for several.
 
+    Raises:
+        ValueError: fewer than 2 steps, an unknown path, or ends that differ in rows or context.
+
     Example:
         >>> from pgm.families.factor import PPCA
         >>> x = torch.eye(3)
@@ -54,18 +56,16 @@ def interpolate(
     """
     if steps < 2:
         raise ValueError(f"steps is {steps}; a path has two ends.")
-    ends = prepare(model, a), prepare(model, b)
-    n = rows_of(ends[0])
-    if rows_of(ends[1]) != n:
-        raise ValueError(f"a has {n} rows and b {rows_of(ends[1])}: each a is joined to its b.")
-    start, stop = (encode(model, end) for end in ends)
-    join = slerp if path == "spherical" else torch.lerp
+    if path not in _JOINS:
+        raise ValueError(f"There is no path {path!r}: use {' or '.join(map(repr, _JOINS))}.")
+    first, last = prepare(model, a), prepare(model, b)
+    n = rows_of(first)
+    if rows_of(last) != n:
+        raise ValueError(f"a has {n} rows and b {rows_of(last)}: each a is joined to its b.")
     t = torch.linspace(0, 1, steps, device=model.device, dtype=model.dtype)
-    codes = {name: _along(join, start[name], stop[name], t) for name in start}
-    context = {
-        k: v.repeat(steps, *[1] * (v.dim() - 1)) for k, v in _context(model, ends[0]).items()
-    }
-    rows = decode(model, codes, context=Batch(context) or None)
+    codes = _along(_JOINS[path], encode(model, first), encode(model, last), t)
+    context = _along(torch.lerp, _context(model, first), _context(model, last), t)
+    rows = decode(model, codes, context=context or None)
     if n == 1:
         return rows
     return Batch({name: value.reshape(steps, n, *value.shape[1:]) for name, value in rows.items()})
@@ -88,13 +88,25 @@ def slerp(
     return torch.where(straight, torch.lerp(a, b, t), arc)
 
 
-def _along(join: Any, start: Tensor, stop: Tensor, t: Tensor) -> Tensor:
-    """The codes at all t, steps outermost, as rows."""
+_JOINS: dict[str, Any] = {"spherical": slerp, "linear": torch.lerp}
+
+
+def _along(join: Any, start: Batch, stop: Batch, t: Tensor) -> Batch:
+    """What lies between two batches at all t, steps outermost, as rows."""
+    if start.keys() != stop.keys():
+        raise ValueError(
+            f"a has {', '.join(map(repr, start)) or 'nothing'} and b "
+            f"{', '.join(map(repr, stop)) or 'nothing'} to decode by. Pass both, or neither."
+        )
+    return Batch({name: _between(join, start[name], stop[name], t) for name in start})
+
+
+def _between(join: Any, start: Tensor, stop: Tensor, t: Tensor) -> Tensor:
     if not start.is_floating_point():
         return torch.cat([start if point < 0.5 else stop for point in t])
     flat = [end.reshape(len(end), -1) for end in (start, stop)]
     return torch.cat([join(*flat, point).reshape(start.shape) for point in t])
 
 
-def _context(model: Model, batch: Batch) -> dict[str, Tensor]:
-    return {k: v for k, v in batch.items() if k in model.context and not k.endswith(SEEN)}
+def _context(model: Model, batch: Batch) -> Batch:
+    return Batch({k: v for k, v in batch.items() if k in model.context and not k.endswith(SEEN)})
