@@ -1,3 +1,5 @@
+"""A first model: two programs over rows, and everything that is asked of them."""
+
 # %% [markdown]
 # # A first model
 #
