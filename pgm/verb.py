@@ -90,8 +90,8 @@ class Verb(Generic[P, R]):
         rule = self._rules.dispatch(type(model))
         return self.refusal(model) or ("generic" if rule is self._generic else "own")
 
-    def __call__(self, model: Model, *args: Any, **kwargs: Any) -> R:
-        """Answers for `model`.
+    def __call__(self, model: Any, *args: Any, **kwargs: Any) -> R:
+        """Answers for `model`, a `Model`.
 
         Raises:
             Unsupported: the model's type refuses, or its programs lack what the answer needs.
@@ -99,14 +99,17 @@ class Verb(Generic[P, R]):
         """
         name = self.__name__
         if not isinstance(model, Model):
+            came = (
+                f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+            )
             raise TypeError(
-                f"{name} asks a pgm.Model, but a {type(model).__name__} came. Subclass pgm.Model, "
-                "or wrap an ordinary Pyro function with pgm.from_pyro."
+                f"{name} asks a pgm.Model, but {came} came. Build one of a class, subclass "
+                "pgm.Model, or wrap an ordinary Pyro function with pgm.from_pyro."
             )
         if why := self.refusal(model):
             raise Unsupported(f"{type(model).__name__} cannot {name}: {why}")
         if self._takes_batch:
-            args, kwargs = _batch_first(model, args, kwargs)
+            args, kwargs = _batch_first(name, model, args, kwargs)
         rule = self._rules.dispatch(type(model))
         with seeded(kwargs.pop("seed", None)), nullcontext() if self._grad else _answering(model):
             return rule(model, *args, **kwargs)
@@ -160,10 +163,12 @@ class _Refusal:
 
 
 def _batch_first(
-    model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]
+    name: str, model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if args:
         return (prepare(model, args[0]), *args[1:]), kwargs
+    if "batch" not in kwargs:
+        raise TypeError(f"{name} asks about data: {name}(model, batch). Pass the rows.")
     return args, kwargs | {"batch": prepare(model, kwargs["batch"])}
 
 
