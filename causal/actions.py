@@ -14,7 +14,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from causal.outcomes import categories
+from causal.outcomes import categories, is_binary
 from pgm import Model, Schema
 from pgm.model import arguments
 from pgm.randomness import seeded
@@ -121,9 +121,9 @@ def show(schema: Schema | None, name: str, value: Action) -> str:
 
 def dtype_of(fn: Any) -> torch.dtype:
     """The dtype of a site's values."""
-    if fn.has_enumerate_support:
-        return torch.as_tensor(fn.enumerate_support(expand=False)).dtype
-    return torch.get_default_dtype() if not (t := _parameters(fn)) else t[0].dtype
+    if categories(fn) and not is_binary(fn):
+        return torch.int64
+    return next((t.dtype for t in _parameters(fn)), torch.get_default_dtype())
 
 
 def policy(name: str, function: Callable[..., Any], parents: Mapping[str, Tensor]) -> Any:

@@ -90,7 +90,9 @@ def counterfactual(
         sites = _factual(model, batch, {})
         proposed = _proposed(model, batch)
         _check_known(model, sites, proposed)
-        random = proposed or any(_open(site) for name, site in sites.items() if name not in do)
+        laws = _laws(acted, batch, do)
+        left = [site for name, site in sites.items() if name not in do]
+        random = proposed or laws or any(_open(site) for site in left)
         copies = particles if random else 1
         latents, ess = _resample(model, batch, proposed, copies)
         times = copies // len(latents)
@@ -100,7 +102,7 @@ def counterfactual(
     values = [{name: _value(site, times, n) for name, site in w.sites.items()} for w in worlds]
     return Counterfactual(
         Batch({name: torch.cat([v[name] for v in values]) for name in values[0]}),
-        {name: _how(name, site, do, proposed, coupling) for name, site in sites.items()},
+        {name: _how(name, site, do, laws, proposed, coupling) for name, site in sites.items()},
         {name: show(model.schema, name, acted.values[name]) for name in do},
         {name: categories(site.fn) for name, site in sites.items()},
         ess,
@@ -179,6 +181,14 @@ def _factual(model: Model, batch: Batch, latents: Mapping[str, Tensor]) -> dict[
         model.model(rows_of(batch), **arguments(model, "model", batch))
     check_keys(model, batch, run)
     return run.sites
+
+
+def _laws(acted: Intervened, batch: Batch, done: Mapping[str, Any]) -> list[str]:
+    """The sites that follow a law of the intervention, directly or as a function of parents."""
+    with Run() as run:
+        acted.model(rows_of(batch), **arguments(acted, "model", batch))
+    laws = [name for name, site in run.sites.items() if site.infer.get(INTERVENED) == "law"]
+    return [name for name in laws if name in done]
 
 
 def _proposed(model: Model, batch: Batch) -> list[str]:
@@ -303,9 +313,16 @@ def _value(site: Site, particles: int, n: int) -> Tensor:
 
 
 def _how(
-    name: str, site: Site, do: Mapping[str, Any], proposed: list[str], coupling: str | None
+    name: str,
+    site: Site,
+    do: Mapping[str, Any],
+    laws: list[str],
+    proposed: list[str],
+    coupling: str | None,
 ) -> str:
     """How a site got its value in the other world."""
+    if name in laws:
+        return "drawn from the law that do gives it"
     if name in do or site.infer.get(INTERVENED) == "value":
         return "set by do"
     if site.deterministic:

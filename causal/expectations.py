@@ -48,7 +48,7 @@ def expectation(scm: SCM, values: Mapping[str, Action], node: str) -> Mean | Non
 def _mean(scm: SCM, values: Mapping[str, Action], node: str) -> Mean | None:
     mechanism = scm.mechanism(node)
     if node in values:
-        return _mean_of(values[node], mechanism.levels)
+        return _mean_of(values[node], mechanism.levels, scm.dtype)
     if isinstance(mechanism, CategoricalTable):
         return _law(scm, values, node)
     if not isinstance(mechanism, LinearGaussian):
@@ -63,16 +63,16 @@ def _mean(scm: SCM, values: Mapping[str, Action], node: str) -> Mean | None:
     return total
 
 
-def _mean_of(value: Action, levels: int) -> Mean | None:
+def _mean_of(value: Action, levels: int, dtype: torch.dtype) -> Mean | None:
     """The mean of what a node was set to, or of the law that it was given."""
     if isinstance(value, Tensor) and value.numel() == 1:
         x = value.reshape(1)
         codes = torch.arange(levels, device=x.device)
-        return (x == codes).to(torch.get_default_dtype()) if levels > 1 else x.float()
+        return (x == codes if levels > 1 else x).to(dtype)
     if isinstance(value, Categorical) and not value.batch_shape:
-        return value.probs
+        return value.probs.to(dtype)
     if isinstance(value, Normal) and not value.batch_shape:
-        return value.mean.reshape(1)
+        return value.mean.reshape(1).to(dtype)
     return None
 
 
@@ -88,7 +88,7 @@ def _law(scm: SCM, values: Mapping[str, Action], node: str) -> Mean | None:
     for name in upstream:
         mechanism = scm.mechanism(name)
         if name in values:
-            table, axes = _mean_of(values[name], mechanism.levels), [place[name]]
+            table, axes = _mean_of(values[name], mechanism.levels, scm.dtype), [place[name]]
         elif isinstance(mechanism, CategoricalTable):
             table = mechanism.logits.softmax(-1)
             axes = [place[p] for p in (*mechanism.inputs, name)]
@@ -96,5 +96,5 @@ def _law(scm: SCM, values: Mapping[str, Action], node: str) -> Mean | None:
             return None
         if table is None:
             return None
-        operands += [table.to(scm.dtype), axes]
+        operands += [table, axes]
     return torch.einsum(*operands, [place[node]])

@@ -20,13 +20,24 @@ def categories(fn: Any) -> int:
         >>> categories(Categorical(torch.ones(3))), categories(Normal(0.0, 1.0))
         (3, 0)
     """
+    fn = unwrapped(fn)
+    if isinstance(fn, Categorical):
+        return int(fn.probs.shape[-1])
+    return 2 if isinstance(fn, Bernoulli) else 0
+
+
+def is_binary(fn: Any) -> bool:
+    """Whether the values are 0.0 and 1.0, and not codes."""
+    return isinstance(unwrapped(fn), Bernoulli)
+
+
+def unwrapped(fn: Any) -> Any:
+    """The distribution inside masks, expansions and empty events."""
     while isinstance(fn, MaskedDistribution | ExpandedDistribution) or (
         isinstance(fn, Independent) and not fn.event_shape
     ):
         fn = fn.base_dist
-    if isinstance(fn, Categorical):
-        return int(fn.probs.shape[-1])
-    return 2 if isinstance(fn, Bernoulli) else 0
+    return fn
 
 
 def frequencies(x: Shaped[Tensor, "*n"], levels: int) -> Float[Tensor, "*n levels"]:

@@ -161,12 +161,12 @@ def test_few_effective_particles_warn() -> None:
 
 
 def test_a_distribution_is_drawn_afresh_and_policies_see_the_other_world(linear: SCM) -> None:
-    seen = {name: x.expand(2000) for name, x in unit().items()}
     law = dist.Normal(torch.tensor(0.0).double(), 2.0)
-    found = counterfactual(linear, seen, do={"B": law}, seed=0)
-    B = found.draws["B"][0]
+    found = counterfactual(linear, unit(), do={"B": law}, particles=2000, seed=0)
+    B = found.draws["B"]
+    assert (B.shape, found.exact) == ((2000, 1), False)
     assert 1.8 < B.std() < 2.2
-    assert torch.allclose(found.draws["C"][0], 0.6 - 0.8 * B)
+    assert torch.allclose(found.draws["C"], 0.6 - 0.8 * B)
     shifted = counterfactual(linear, unit(), do={"A": 2.0, "B": lambda parents: parents["A"]})
     assert float(shifted.draws["B"]) == 2.0
 

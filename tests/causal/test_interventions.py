@@ -157,6 +157,33 @@ def test_a_latent_site_under_another_law_keeps_its_guide() -> None:
         pgm.log_prob(do(model, z=lambda parents: 0.0), {"x": x})
 
 
+class Mixture(pgm.Model):
+    """A latent class that is summed out: k, then x ~ N(5k, 1), y ~ N(x, 1)."""
+
+    def model(self, n: int) -> None:
+        with pgm.rows(n):
+            infer = {"enumerate": "parallel"}
+            k = pyro.sample("k", dist.Categorical(torch.tensor([0.7, 0.3])), infer=infer)
+            x = pyro.sample("x", dist.Normal(5.0 * k, 1.0))
+            pyro.sample("y", dist.Normal(x, 1.0))
+
+
+def test_enumerated_sites_are_set_and_policies_follow_them() -> None:
+    x = torch.tensor([0.0, 5.0])
+    found = pgm.log_prob(do(Mixture(), k=1, y=0.0), {"x": x})
+    assert torch.allclose(found.value, dist.Normal(5.0, 1.0).log_prob(x))
+    assert found.kind == "exact"
+    shifted = do(Mixture(), x=lambda parents: 10.0 * parents["k"])
+    found = pgm.log_prob(shifted, {"y": torch.tensor([0.0, 10.0])}).value
+    expected = torch.stack(
+        [
+            w.log() + dist.Normal(10.0 * k, 1.0).log_prob(torch.tensor([0.0, 10.0]))
+            for k, w in enumerate(torch.tensor([0.7, 0.3]))
+        ]
+    ).logsumexp(0)
+    assert torch.allclose(found, expected)
+
+
 def test_vectors_and_downstream_of_them() -> None:
     sample = pgm.sample(do(Latent(), x=torch.tensor([9.0, 9.0])), 3)
     assert sample["x"].tolist() == [[9.0, 9.0]] * 3
