@@ -38,6 +38,9 @@ class Verb(Generic[P, R]):
         generic: the answer computed from the two programs.
         needs: says, of a model, why the generic answer does not exist (None if it does).
         grad: whether the answer is differentiated.
+
+    Attributes:
+        generic: the answer computed from the two programs.
     """
 
     __name__: str
@@ -52,7 +55,7 @@ class Verb(Generic[P, R]):
     ) -> None:
         functools.update_wrapper(self, generic)
         self._rules = functools.singledispatch(generic)
-        self._generic, self._grad = generic, grad
+        self.generic, self._grad = generic, grad
         self._needs: dict[Any, Callable[[Any], str | None] | None] = {generic: needs}
         self._takes_batch = "batch" in inspect.signature(generic).parameters
         Verb.every.append(self)
@@ -68,7 +71,8 @@ class Verb(Generic[P, R]):
         """
 
         def register(rule: Rule) -> Rule:
-            self._needs[rule] = needs
+            if rule is not self.generic:
+                self._needs[rule] = needs
             return cast(Rule, self._rules.register(cls, rule))
 
         return register
@@ -82,13 +86,31 @@ class Verb(Generic[P, R]):
         rule = self._rules.dispatch(type(model))
         if isinstance(rule, _Refusal):
             return rule.why
+        if rule is not self.generic and (why := self._outgrown(type(model), rule)):
+            return why
         needs = self._needs.get(rule)
         return needs(model) if needs else None
+
+    def _outgrown(self, cls: type[Model], rule: Any) -> str | None:
+        """Why an inherited answer does not hold: a subclass wrote anew what it was derived for."""
+        for ancestor in cls.__mro__:
+            if self._rules.registry.get(ancestor) is rule:
+                return None
+            if written := {"model", "guide"} & vars(ancestor).keys():
+                family = next(c for c in cls.__mro__ if self._rules.registry.get(c) is rule)
+                verb, sub = f"pgm.{self.__name__}", ancestor.__name__
+                return (
+                    f"{sub} writes {' and '.join(sorted(written))} anew, but the answer of "
+                    f"{family.__name__} was derived for its own programs, and would be wrong "
+                    f"without notice. Use the answer that is computed from the programs, "
+                    f"{verb}.register({sub})({verb}.generic), or register one of its own."
+                )
+        return None
 
     def answer(self, model: Model) -> str:
         """`"own"`, `"generic"`, or the refusal."""
         rule = self._rules.dispatch(type(model))
-        return self.refusal(model) or ("generic" if rule is self._generic else "own")
+        return self.refusal(model) or ("generic" if rule is self.generic else "own")
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> R:
         """Answers for `model`, a `Model`.

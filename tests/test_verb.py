@@ -103,6 +103,27 @@ def test_a_refusal_says_why_and_is_inherited(ask: Any) -> None:
     assert pgm.abilities(Guided())["ask"] == "it is shy. Use Normal."
 
 
+def test_a_subclass_with_programs_of_its_own_does_not_inherit_an_answer(ask: Any) -> None:
+    """Its family's closed form would go on answering for the old program."""
+    ask.register(Guided)(lambda model, batch: "own")
+
+    class Moved(Child):
+        def model(self, n: int) -> None:
+            with pgm.rows(n):
+                pyro.sample("x", dist.Normal(self.mu + 5, 1.0).to_event(1))
+
+    class Further(Moved):
+        pass
+
+    for model in (Moved(), Further()):
+        with pytest.raises(Unsupported, match=r"Moved writes model anew.*Guided.*Use.*generic"):
+            ask(model, torch.zeros(1, 2))
+    ask.register(Moved)(ask.generic)
+    assert ask(Further(), torch.zeros(1, 2))["who"] == "generic"
+    assert ask(Child(), torch.zeros(1, 2)) == "own"
+    assert ask.refusal(Normal()).startswith("it has no latent sites")
+
+
 def test_a_refusal_comes_before_the_data_are_read(ask: Any) -> None:
     ask.refuse(Guided, "no. Use yes.")
     with pytest.raises(Unsupported):
