@@ -131,6 +131,18 @@ def test_exact_means_of_a_mixed_scm_are_those_of_draws() -> None:
         assert abs(float(exact) - float(y.mean())) < 4.5 * float(y.std()) / 20_000**0.5
 
 
+def test_what_is_cut_off_need_not_have_a_closed_form() -> None:
+    """x is a softmax of a number; once it is set, y follows from its table alone."""
+    scm = SCM(
+        "z -> x -> y",
+        z=LinearGaussian(),
+        x=LinearSoftmax({"z": [0.0, 1.0]}, intercept=[0.0, 0.0]),
+        y=CategoricalTable([[0.9, 0.1], [0.2, 0.8]], parents=["x"]),
+    )
+    assert expectation(scm, {}, "y") is None
+    assert expectation(scm, {"x": torch.tensor(1)}, "y").tolist() == pytest.approx([0.2, 0.8])
+
+
 def test_the_linear_effect_and_its_unit(linear: SCM) -> None:
     """E[E | do(B=b)] = -.5 b by the paths of the graph; in units of std 10, do(B=...) by labels."""
     found = effect(linear, "E", do={"B": 1.0}, versus={"B": -1.0}, draws=10)

@@ -77,6 +77,8 @@ def test_a_policy_reads_the_parents_and_no_others(linear: SCM) -> None:
     assert close(x["C"] - x["A"], 0.0, 0.01)
     with pytest.raises(ValueError, match="reads 'D', which is not one of its parents"):
         pgm.sample(do(linear, C=lambda parents: parents["D"]), 5)
+    with pytest.raises(ValueError, match=r"reads 'A', which is not one of its parents \(B, C\)"):
+        pgm.sample(do(linear, D=lambda parents: parents["A"]), 5)
 
 
 def test_a_distribution_replaces_the_density(linear: SCM) -> None:
