@@ -37,7 +37,7 @@ def rows(n: int) -> pyro.plate:
         >>> z.shape
         torch.Size([3])
     """
-    return pyro.plate(ROWS, n, dim=-1)
+    return _Rows(ROWS, n, dim=-1)
 
 
 class Model(PyroModule):
@@ -110,6 +110,18 @@ class Model(PyroModule):
     def dtype(self) -> torch.dtype:
         """The floating-point type of the parameters."""
         return _first_tensor(self).dtype
+
+
+class _Rows(pyro.plate):
+    """Pyro's plate without its message about subsampling, which costs more than the plate."""
+
+    @staticmethod
+    def _subsample(name: str, size: int, *_: Any) -> tuple[int, int, None]:  # type: ignore[override]
+        return size, size, None
+
+    def __enter__(self) -> torch.Tensor:  # type: ignore[override]
+        super().__enter__()
+        return self.indices
 
 
 def arguments(model: Model, program: str, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -127,10 +127,11 @@ def run_programs(
 def _weigh(
     model: Model, batch: Batch, guide: Run, joint: Run, enumerated: Literal["sum", "draw"]
 ) -> LogWeight:
-    n, zero = rows_of(batch), torch.zeros((), device=model.device, dtype=model.dtype)
+    n = rows_of(batch)
     proposals, sites = list(guide.sites.values()), list(joint.sites.values())
     counted = [site for site in sites if not site.left_out]
     factors = [site.factor() for site in counted if site.rows]
+    zero = factors[0].log_value.new_zeros(()) if factors else _zero(model)
     log_p = sum_product(factors, joint.variables) if joint.variables else _by_row(factors, zero)
     log_q = _by_row([site.factor() for site in proposals if site.rows], zero)
     shared = _total([s.log_prob() for s in counted if not s.rows], zero)
@@ -173,6 +174,10 @@ def _value(site: Site, drawn: dict[int, Tensor]) -> Tensor:
     batch_dims = -min(site.plates, default=-1)
     value = value.reshape(value.shape[value.dim() - event_dim - batch_dims :])
     return replace(site, value=value).rows_first
+
+
+def _zero(model: Model) -> Tensor:
+    return torch.zeros((), device=model.device, dtype=model.dtype)
 
 
 def _by_row(factors: list[Factor], zero: Tensor) -> Tensor:

@@ -346,3 +346,15 @@ def test_a_run_gives_observes_and_draws_in_that_order() -> None:
     ]
     assert not run.sites["theta"].rows
     assert run.sites["inner"].plates == frozenset({-2})
+
+
+def test_rows_is_pyros_plate() -> None:
+    """With the indices of all rows, and the same draws as pyro.plate gives."""
+    pyro.set_rng_seed(0)
+    with pyro.plate("rows", 3, dim=-1):
+        plain = pyro.sample("x", dist.Normal(0.0, 1.0))
+    pyro.set_rng_seed(0)
+    with pgm.rows(3) as index:
+        ours = pyro.sample("x", dist.Normal(0.0, 1.0))
+    assert index.tolist() == [0, 1, 2]
+    assert torch.equal(ours, plain)
