@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -41,20 +42,30 @@ def regression_data(n: int = 25) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def known_noise() -> Posterior:
-    with few_draws():
+    with unchecked(), few_draws():
         return mcmc(KnownNoise(), regression_data(), draws=400, warmup=150, chains=2, seed=0)
 
 
 @pytest.fixture(scope="module")
 def schools() -> Posterior:
     data, options = dict(load("eight_schools").tensors), {"chains": 2, "target_accept": 0.9}
-    with few_draws():
+    with unchecked(), few_draws():
         return mcmc(Hierarchical(), data, draws=400, warmup=200, seed=0, **options)
 
 
 @contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """For chains of thousands of gradients: checking shapes in each would double the time."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@contextlib.contextmanager
 def few_draws() -> Iterator[None]:
-    """400 draws a chain may well be told to be few; the tests say what must hold for them."""
+    """For draws that may be told to be few; the tests say what must hold for them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InferenceWarning)
         yield
@@ -164,7 +175,7 @@ class Funnel(pgm.Model):
 
 
 def test_divergences_are_kept_and_told() -> None:
-    with pytest.warns(InferenceWarning) as told:
+    with unchecked(), pytest.warns(InferenceWarning) as told:
         funnel = mcmc(
             Funnel(), torch.zeros(1), draws=60, warmup=40, chains=1, seed=0, target_accept=0.7
         )

@@ -3,9 +3,10 @@
 Rank-normalised split R-hat, bulk and tail effective sample size (Vehtari, Gelman, Simpson,
 Carpenter & Buerkner 2021), the energy diagnostic E-BFMI (Betancourt 2016), and the Pareto shape
 k-hat of importance weights (Vehtari, Simpson, Gelman, Yao & Gabry 2024). ArviZ 0.x and 1.x differ
-in their container alone as far as this file goes: `_gather` is where.
+in two places, as far as this file goes: `_gather` and `_shape_of_tail`.
 """
 
+import importlib
 import itertools
 import math
 import warnings
@@ -63,7 +64,7 @@ def summary(posterior: Posterior) -> "pandas.DataFrame":
         "q95": draws.quantile(0.95, sample),
         "mcse_mean": az.mcse(draws, method="mean"),
         "ess_bulk": az.ess(draws, method="bulk"),
-        "ess_tail": az.ess(draws, method="tail"),
+        "ess_tail": az.ess(draws, method="tail", prob=(0.05, 0.95)),
         "r_hat": az.rhat(draws) if many else draws.mean(sample) * math.nan,
     }
     names = [label for name, v in posterior.draws.items() for label in _labels(name, v.shape[2:])]
@@ -99,18 +100,15 @@ def pareto_k(posterior: Posterior) -> Tensor:
         >>> pareto_k(variational(PPCA(3, 1), torch.zeros(2, 3), draws=50, seed=0)).shape
         torch.Size([2])
     """
-    import arviz as az
-
     if "log_weight" not in posterior.sample_stats:
         raise ValueError(
             f"Draws by {posterior.method} have no importance weights. k-hat is of "
             "pgm.inference.variational; look at r_hat and ess_bulk of posterior.summary() instead."
         )
     log_weight = posterior.sample_stats["log_weight"].flatten(0, 1).movedim(0, -1)
-    _, k = az.psislw(log_weight.cpu().numpy())
     spread = log_weight.amax(-1) - log_weight.amin(-1)
-    exact = torch.zeros_like(spread)
-    return torch.where(spread < 1e-8, exact, torch.as_tensor(k).to(spread))
+    k = torch.as_tensor(_shape_of_tail(log_weight.cpu().numpy())).to(spread)
+    return torch.where(spread < 1e-8, torch.zeros_like(k), k)
 
 
 def to_arviz(posterior: Posterior, *, seed: int | None = None) -> Any:
@@ -156,12 +154,28 @@ def to_arviz(posterior: Posterior, *, seed: int | None = None) -> Any:
     return _gather({name: group for name, group in groups.items() if group.data_vars})
 
 
+def _shape_of_tail(log_weight: Any) -> Any:
+    """k-hat over the last axis; from 1.0 on, ArviZ takes log likelihoods, so minus the weights."""
+    import arviz as az
+
+    if _generation() == 0:
+        return az.psislw(log_weight)[1]
+    return importlib.import_module("arviz_stats.base").array_stats.psislw(-log_weight)[1]
+
+
+def _generation() -> int:
+    """0 up to ArviZ 0.23; 1 from 1.0 on, which has other containers and places."""
+    import arviz as az
+
+    return min(1, int(az.__version__.partition(".")[0]))
+
+
 def _gather(groups: Mapping[str, "xarray.Dataset"]) -> Any:
     """The container of the ArviZ that is installed."""
     import arviz as az
     import xarray as xr
 
-    if int(az.__version__.partition(".")[0]) >= 1:
+    if _generation() == 1:
         return xr.DataTree.from_dict(dict(groups))
     container: Any = az.InferenceData
     return container(**groups)

@@ -68,14 +68,17 @@ def mcmc(
         InferenceWarning: divergences, chains that disagree, trajectories cut short.
 
     Example:
-        >>> from pgm.families.regression import Regression
-        >>> x = torch.linspace(-1, 1, 30).unsqueeze(-1)
-        >>> data = {"x": x, "y": 2 * x.squeeze() + 0.3 * torch.cos(40 * x.squeeze())}
-        >>> model = Regression(1, intercept=False)
-        >>> posterior = mcmc(model, data, draws=300, warmup=150, chains=1, seed=0)
+        >>> from pgm import rows
+        >>> class Mean(Model):
+        ...     def model(self, n):
+        ...         mu = pyro.sample("mu", pyro.distributions.Normal(0.0, 10.0))
+        ...         with rows(n):
+        ...             pyro.sample("y", pyro.distributions.Normal(mu, 1.0))
+        >>> data = {"y": torch.tensor([1.0, 2.0, 3.0])}
+        >>> posterior = mcmc(Mean(), data, draws=400, warmup=200, chains=1, seed=0)
         >>> posterior
-        Posterior of Regression (nuts): 1 chain of 300 draws of weights, noise
-        >>> float(posterior.draws["weights"].mean())
+        Posterior of Mean (nuts): 1 chain of 400 draws of mu
+        >>> float(posterior.draws["mu"].mean())
         2.0
     """
     _check_options(draws, warmup, chains, target_accept, max_tree_depth)
