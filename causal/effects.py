@@ -20,7 +20,7 @@ from torch import Tensor
 
 from causal.actions import Action, asking, checked, show, sites_of
 from causal.answers import Effect
-from causal.estimation import bootstrap, complete
+from causal.estimation import bootstrap, complete, estimate
 from causal.expectations import expectation
 from causal.interventions import Intervened, unwrap
 from causal.outcomes import categories, frequencies, in_units, names
@@ -107,7 +107,10 @@ def effect(
     spread = torch.stack([pair[0] - pair[1] for pair in again]) if again else None
     lower, upper = _interval(difference, errors.square().sum(0).sqrt(), spread, confidence)
     if spread is not None and data is not None:
-        _warn_of_distance(difference[shown], lower[shown], upper[shown])
+        closed = isinstance(question.model, SCM) and refit is None
+        best = _best(question, data, spread, seeds[0], closed=closed)
+        gauge = (t[shown] for t in (difference, best, upper - lower))
+        _warn_if_unfinished(*gauge, tolerance=0.1 if closed else 0.5)
     with seeded(seeds[1]):
         samples = [_sample(question, question.model, {}, v) for v in question.worlds]
     return Effect(
@@ -275,15 +278,35 @@ def _interval(
     return spread.quantile(tail, 0), spread.quantile(1 - tail, 0)
 
 
-def _warn_of_distance(
-    difference: Float[Tensor, " k"], lower: Float[Tensor, " k"], upper: Float[Tensor, " k"]
+def _best(
+    question: _Question, data: Any, spread: Float[Tensor, "refits k"], seed: int, *, closed: bool
+) -> Float[Tensor, " k"]:
+    """The difference at the maximum of the likelihood, or the middle of the refits."""
+    if not closed:
+        return spread.median(0).values
+    best = copy.deepcopy(question.model)
+    assert isinstance(best, SCM)
+    estimate(best, data)
+    means = _means(question, best, {}, seed)[0]
+    return means[0] - means[1]
+
+
+def _warn_if_unfinished(
+    difference: Float[Tensor, " k"],
+    best: Float[Tensor, " k"],
+    width: Float[Tensor, " k"],
+    *,
+    tolerance: float,
 ) -> None:
-    slack = (upper - lower) / 2
-    if bool(((difference < lower - slack) | (difference > upper + slack)).any()):
+    gap = (difference - best).abs()
+    if bool((gap > tolerance * width).any()):
+        i = int((gap - tolerance * width).argmax())
         warnings.warn(
-            "The effect under the model's own parameters lies far outside the interval from their "
-            "refits: the model is not at the maximum of the likelihood of these data. Is it "
-            "trained to the end, and on these rows? causal.estimate(scm, data) sets an SCM there.",
+            f"Under the model's own parameters the difference is {float(difference[i]):.4g}, but "
+            f"{float(best[i]):.4g} under parameters fitted to these data, as those behind the "
+            "interval are: the model is not at the maximum of the likelihood. Train it longer or "
+            "with a larger learning rate, on these rows; causal.estimate(scm, data) sets an SCM "
+            "there at once.",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -260,6 +260,18 @@ def test_a_model_far_from_its_data_is_told(linear: SCM) -> None:
         effect(linear, "E", do={"B": 1.0}, versus={"B": 0.0}, data=wrong, refits=40, draws=10)
 
 
+def test_a_model_that_was_not_trained_to_the_end_is_told(
+    stones: dict[str, Tensor], stones_scm: SCM
+) -> None:
+    """A few small steps leave the effect half as large, well inside the interval."""
+    pgm.fit(stones_scm, stones, steps=30, batch_size=700, learning_rate=0.03, seed=0)
+    with pytest.warns(RuntimeWarning, match=r"but 0\.05367 under parameters fitted"):
+        effect(
+            stones_scm, "success", do=OPEN, versus={"treatment": "percutaneous"}, level=1,
+            data=stones, refits=40, draws=10, seed=0,
+        )  # fmt: skip
+
+
 def test_a_note_is_carried_and_data_beyond_it_refused(linear: SCM) -> None:
     rows = pgm.sample(linear, 50, seed=0)
     linear.note = "epsilon 3 was spent"
