@@ -2,13 +2,14 @@
 
 import math
 
+import pyro
 import pytest
 import torch
 from torch import nn
 from torch.distributions import Bernoulli, MultivariateNormal, Normal
 
 import pgm
-from pgm.families.vae import VAE, Likelihood
+from pgm.families.vae import VAE, BlackAndWhite, Likelihood
 
 
 def test_the_weight_is_the_definition() -> None:
@@ -33,6 +34,27 @@ def test_a_linear_gaussian_vae_finds_its_exact_density() -> None:
     x = torch.randn(6, 3)
     got = pgm.log_prob(model, x, particles=20000, seed=0)
     assert ((got.value - exact.log_prob(x)).abs() < 5 * got.error + 0.02).all()
+
+
+def test_cells_in_black_and_white_are_independent_bernoullis() -> None:
+    logits, x = torch.randn(4, 5), torch.randint(2, (4, 5)).float()
+    lean = BlackAndWhite(pyro.distributions.Bernoulli(logits=logits), 1)
+    plain = Bernoulli(logits=logits)
+    assert torch.allclose(lean.log_prob(x), plain.log_prob(x).sum(-1), atol=1e-6)
+    assert lean.expand([3, 4]).log_prob(x).shape == (3, 4)
+    assert lean.log_prob(x[0]).shape == (4,)
+    with pytest.raises(ValueError, match="support"):
+        lean.log_prob(x + 0.5)
+    hidden = x.clone()
+    hidden[:, 0] = float("nan")
+    model = VAE(5, latents=2, hidden=(7,))
+    with torch.no_grad():
+        weight = pgm.log_weight(model, pgm.as_batch(hidden))
+        z = weight.values["z"]
+        seen = Bernoulli(logits=model.decoder(z)).log_prob(x)[:, 1:].sum(-1)
+        mu, log_sigma = model.encoder(x * torch.tensor([0.0, 1, 1, 1, 1])).chunk(2, -1)
+        shift = Normal(0.0, 1.0).log_prob(z) - Normal(mu, log_sigma.exp()).log_prob(z)
+    assert torch.allclose(weight.rows, seen + shift.sum(-1), atol=1e-5)
 
 
 def linear() -> tuple[VAE, MultivariateNormal]:

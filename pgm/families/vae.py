@@ -14,6 +14,7 @@ import pyro.distributions as dist
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pgm.data import load
 from pgm.families import Example
@@ -77,7 +78,7 @@ class VAE(Model):
 
     def model(self, n: int) -> None:
         """z ~ N(0, I), x ~ p(x; decoder(z))."""
-        zero = torch.zeros(self.latents, device=self.device, dtype=self.dtype)
+        zero = torch.zeros(n, self.latents, device=self.device, dtype=self.dtype)
         with rows(n):
             z = pyro.sample("z", dist.Normal(zero, torch.ones_like(zero)).to_event(1))
             pyro.sample("x", self.cells(z))
@@ -98,10 +99,28 @@ class VAE(Model):
         """The distribution of a row given its code; event shape (d,)."""
         out = self.decoder(z)
         if self.likelihood == "bernoulli":
-            return dist.Bernoulli(logits=out).to_event(1)
+            return BlackAndWhite(dist.Bernoulli(logits=out), 1)
         if self.likelihood == "categorical":
             return dist.Categorical(logits=out.unflatten(-1, (-1, self.levels))).to_event(1)
         return dist.Normal(out, self.log_noise.clamp(min=_MIN_LOG_SCALE).exp()).to_event(1)
+
+
+class BlackAndWhite(dist.Independent):
+    """Independent Bernoulli cells, whose log densities are summed before their sign is turned.
+
+    The same numbers as `Bernoulli(...).to_event(1)`, for one pass over all cells less.
+
+    Example:
+        >>> BlackAndWhite(dist.Bernoulli(logits=torch.zeros(2)), 1).log_prob(torch.ones(2))
+        tensor(-1.3863)
+    """
+
+    def log_prob(self, x: Shaped[Tensor, "*n d"]) -> Float[Tensor, "*batch"]:
+        """log p(x) = -sum_i of the cross entropies, in nats."""
+        if self.base_dist._validate_args:
+            self.base_dist._validate_sample(x)
+        logits, x = torch.broadcast_tensors(self.base_dist.logits, x)
+        return -binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
 
 
 def _check(features: int, latents: int, likelihood: str, levels: int | None) -> None:
