@@ -22,8 +22,8 @@ from pgm.enumeration import Factor
 from pgm.model import ROWS
 from pgm.verb import Unsupported
 
-_INNERMOST = -5
-"""Enumerated sites take the dimensions from here leftwards; plates have -1 (rows) to -4."""
+MAX_PLATES = 4
+"""Plates have the dimensions -1 (rows) to -4; enumerated sites those left of them."""
 
 
 @dataclass(eq=False)
@@ -84,7 +84,7 @@ class Site:
         log_value = self.log_prob()
         if self.clamp is not None:
             log_value = log_value.masked_fill(self.clamp, -torch.inf)
-        for dim in range(-min(log_value.dim(), -_INNERMOST - 1), -1):
+        for dim in range(-min(log_value.dim(), MAX_PLATES), -1):
             if log_value.shape[dim] > 1 and dim not in self.plates:
                 raise ValueError(
                     f"Site {self.name!r} has log densities of shape {tuple(log_value.shape)}, "
@@ -130,7 +130,7 @@ class Run(Messenger):
         self.enumerate_sites = enumerate_sites
         self.sites: dict[str, Site] = {}
         self.params: list[str] = []
-        self._next_dim = _INNERMOST
+        self._next_dim = -MAX_PLATES - 1
 
     @property
     def upstream(self) -> list[Site]:

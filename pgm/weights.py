@@ -20,7 +20,7 @@ from torch import Tensor
 from pgm.batch import SEEN, Batch, repeat, rows_of
 from pgm.enumeration import Factor, draw_variables, sum_product
 from pgm.model import Model, arguments
-from pgm.sites import Run, Site
+from pgm.sites import MAX_PLATES, Run, Site
 from pgm.verb import Unsupported
 
 
@@ -88,7 +88,9 @@ def log_weight(
     check_proposals(guide, joint)
     if shared is not None or not any(site.shared for site in joint.sites.values()):
         weight = _weigh(model, repeated, guide, joint, enumerated)
-        return _unfold(weight, particles, rows_of(batch))
+        n, sites = rows_of(repeated), joint.sites.items()
+        whole = [name for name, site in sites if _is_by_row(site, enumerated, n)]
+        return _unfold(weight, particles, rows_of(batch), whole)
     return _stack([log_weight(model, batch, enumerated=enumerated) for _ in range(particles)])
 
 
@@ -193,19 +195,26 @@ def _total(log_probs: list[Tensor], zero: Tensor) -> Tensor:
     return sum((log_prob.sum() for log_prob in log_probs), start=zero)
 
 
-def _unfold(weight: LogWeight, particles: int, n: int) -> LogWeight:
-    """Rows that were repeated as (particles, n)."""
+def _is_by_row(site: Site, enumerated: Literal["sum", "draw"], n: int) -> bool:
+    """Whether a site's value has one entry a row, and not all values along a dimension."""
+    if site.deterministic:
+        return site.rows and site.value.shape[:1] == (n,)
+    dims = site.value.dim() - site.fn.event_dim
+    return site.rows and dims > 0 and (dims <= MAX_PLATES or enumerated == "draw")
+
+
+def _unfold(weight: LogWeight, particles: int, n: int, whole: list[str]) -> LogWeight:
+    """Rows that were repeated as (particles, n); `whole` are the values that have one a row."""
 
     def unfold(value: Tensor) -> Tensor:
-        whole = value.dim() > 0 and len(value) == particles * n
-        return value.reshape(particles, n, *value.shape[1:]) if whole else value
+        return value.reshape(particles, n, *value.shape[1:])
 
     return LogWeight(
         unfold(weight.rows),
         weight.shared.expand(particles),
         unfold(weight.score_rows),
         weight.score_shared.expand(particles),
-        {name: unfold(value) for name, value in weight.values.items()},
+        {name: unfold(v) if name in whole else v for name, v in weight.values.items()},
         weight.shared_sites,
     )
 

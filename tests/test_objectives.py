@@ -195,6 +195,33 @@ def test_a_missing_discrete_parent_teaches_its_own_law() -> None:
     agree(toy, objective, exact, as_batch({"x": X, "b": torch.tensor([NAN])}))
 
 
+class Summed(Coins):
+    """k summed out, b ~ Bernoulli(p_k) missing, x ~ N(mu_b, 1) seen."""
+
+    guide = pgm.Model.guide
+
+    def model(self, n: int) -> None:
+        with pgm.rows(n):
+            k = pyro.sample("k", dist.Bernoulli(0.25), infer={"enumerate": "parallel"})
+            b = pyro.sample("b", dist.Bernoulli(logits=self.p * (2 * k - 1)))
+            pyro.sample("x", dist.Normal(self.mu[b.long()], 1.0))
+
+    def exact(self) -> Tensor:
+        """Over the draws b_0, b_1 of b for either k: -log(3/4 p(x | b_0) + 1/4 p(x | b_1))."""
+        log_p = dist.Normal(self.mu, 1.0).log_prob(X)
+        weights, total = torch.tensor([0.75, 0.25]).log(), torch.zeros(())
+        for b in itertools.product((0, 1), repeat=2):
+            log_q = dist.Bernoulli(logits=self.p * torch.tensor([-1.0, 1.0])).log_prob(
+                torch.tensor(b, dtype=torch.float32)
+            )
+            total = total - log_q.sum().exp() * (weights + log_p[list(b)]).logsumexp(0)
+        return total
+
+
+def test_a_missing_discrete_cell_below_an_enumerated_site() -> None:
+    agree(Summed(), objective, Summed.exact, as_batch({"x": X, "b": torch.tensor([NAN])}))
+
+
 def test_missing_cells_that_nothing_depends_on_add_no_noise_to_the_gradient() -> None:
     def model(self: Any, n: int) -> None:
         with pgm.rows(n):

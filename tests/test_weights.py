@@ -294,3 +294,27 @@ def test_nothing_is_made_on_another_device() -> None:
 def plain(self: Any, n: int) -> None:
     with pgm.rows(n):
         pyro.sample("x", dist.Normal(self.mu, 1.0).to_event(1))
+
+
+def test_values_have_particles_and_rows_in_front_and_shared_ones_particles() -> None:
+    """Also where the numbers agree by chance: 4 levels, and 4 = 2 particles of 2 rows."""
+
+    def model(self: pgm.Model, n: int) -> None:
+        pyro.deterministic("table", torch.arange(4.0))
+        with pgm.rows(n):
+            k = pyro.sample(
+                "k", dist.Categorical(torch.ones(n, 4)), infer={"enumerate": "parallel"}
+            )
+            pyro.sample("x", dist.Normal(k.float()[..., None], 1.0).to_event(1))
+
+            pyro.deterministic("row", torch.arange(n))
+
+    batch = Batch(x=torch.zeros(2, 1))
+    whole = log_weight(program(model), batch, particles=2).values
+    drawn = log_weight(program(model), batch, particles=2, enumerated="draw").values
+    assert whole["k"].shape == (4, 1, 1, 1, 1)
+    assert drawn["k"].shape == (2, 2)
+    for values in (whole, drawn):
+        assert values["table"].tolist() == [0.0, 1.0, 2.0, 3.0]
+        assert values["x"].shape == (2, 2, 1)
+        assert values["row"].tolist() == [[0, 1], [2, 3]]
