@@ -208,7 +208,8 @@ class Training:
 
     def _advance(self, batch: Batch, epoch: int) -> Step:
         with self.stream.running(), pyro.validation_enabled(epoch == 0):  # every row once
-            self.model.train()
+            if not self.model.training:
+                self.model.train()
             loss = self.learner.update(batch)
             self._stop_if_lost(batch, loss)
             self.step += 1
