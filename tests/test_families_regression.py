@@ -16,7 +16,7 @@ from pgm.verbs import encode, impute, interpolate, log_prob, sample
 @pytest.fixture(scope="module")
 def fitted() -> Regression:
     made = example()
-    options = {"batch_size": 200, "steps": 1200, "learning_rate": 0.05, "schedule": "cosine"}
+    options = {"batch_size": 200, "steps": 800, "learning_rate": 0.06, "schedule": "cosine"}
     pgm.fit(made.model, made.data, seed=0, **options)
     return made.model
 

@@ -12,7 +12,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from torch import Tensor
+from pyro.nn import PyroModule, PyroSample
+from torch import Tensor, nn
 
 import pgm
 from pgm.data import load
@@ -162,6 +163,39 @@ def test_the_seed_alone_decides_and_nothing_of_the_users_changes() -> None:
     assert two.dtype == torch.float64 and torch.get_default_dtype() == torch.float32
     assert model.training and model.unused.requires_grad and torch.equal(model.unused, weights)
     assert model.unused.dtype == torch.float32 and data["y"].dtype == torch.float32
+
+
+class Priors(pgm.Model):
+    """Priors on the weights of a layer, a tensor that no buffer holds, and computed sites."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = PyroModule[nn.Linear](2, 1, bias=False)
+        self.layer.weight = PyroSample(dist.Normal(0.0, 1.0).expand([1, 2]).to_event(2))
+        self.rotation = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+
+    def model(self, n: int, x: Tensor) -> None:
+        mean = self.layer(x @ self.rotation).squeeze(-1)
+        with pgm.rows(n):
+            pyro.deterministic("double", 2 * mean)
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.deterministic("minus", -z)
+            pyro.sample("y", dist.Normal(mean, 1.0))
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_programs_of_all_kinds_give_draws_with_named_axes(*, left_out: bool) -> None:
+    data = {"x": torch.ones(5, 2)} | ({} if left_out else {"y": torch.ones(5)})
+    with few_draws():
+        posterior = mcmc(Priors(), data, draws=5, warmup=5, chains=2, seed=0)
+    w, z = posterior.draws["layer.weight"], posterior.draws["z"]
+    assert w.shape == (2, 5, 1, 2) and z.shape == (2, 5, 5, 3)
+    mean = (w @ torch.tensor([-1.0, 1.0], dtype=w.dtype))[..., 0, None].expand(2, 5, 5)
+    assert torch.allclose(posterior.draws["double"], 2 * mean)
+    assert torch.equal(posterior.draws["minus"], -z)
+    assert posterior.dims["double"] == ("rows",)
+    assert posterior.dims["minus"] == ("rows", "minus_dim_1")
+    assert ("y" in posterior.draws) is left_out
 
 
 class Funnel(pgm.Model):

@@ -40,8 +40,9 @@ def mcmc(
     """Draws from the posterior of all latents of a model by NUTS, in float64.
 
     The parameters of the model (nn.Parameter) stay as they are; only sites are sampled, and no
-    guide is needed. Chains run one after the other. Cells that are missing from the data are left
-    out of the density; where other sites depend on them, the model is refused.
+    guide is needed. Sites that the data leave out altogether are latents like any other. Single
+    cells that are missing are left out of the density; where other sites depend on them, the model
+    is refused. Chains run one after the other.
 
     Args:
         model: any model with continuous latents; it is not changed.

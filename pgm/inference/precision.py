@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pyro
 import torch
+from torch import Tensor, nn
 
 from pgm.batch import Batch, move
 from pgm.model import Model
@@ -27,9 +28,17 @@ def double(model: Model, batch: Batch) -> Iterator[tuple[Model, Batch]]:
     """
     outer = torch.get_default_dtype()
     precise = copy.deepcopy(model).to(torch.float64).eval().requires_grad_(False)
+    for module in precise.modules():
+        vars(module).update(_plain_tensors(module))
     torch.set_default_dtype(torch.float64)
     try:
         with pyro.validation_enabled(False):
             yield precise, move(batch, device=model.device, dtype=torch.float64)
     finally:
         torch.set_default_dtype(outer)
+
+
+def _plain_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """In float64, the tensors of a module that are neither parameters nor buffers."""
+    plain = {name: value for name, value in vars(module).items() if isinstance(value, Tensor)}
+    return {name: v.to(torch.float64) for name, v in plain.items() if v.is_floating_point()}
