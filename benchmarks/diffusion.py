@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ BATCH, TURNS = 128, 7
 def main() -> None:
     """The table."""
     torch.set_num_threads(1)
+    pyro.enable_validation(False)  # as in `pgm.fit` after its first step
     print(f"{'a step of':<34}{'one t':>10}{'chain':>10}{'ratio':>8}   limit")
     for features, steps, hidden in (
         (2, 100, (128, 128)),
@@ -38,6 +40,7 @@ def compare(features: int, steps: int, hidden: tuple[int, ...]) -> None:
     """One line on time, one on the losses."""
     model = Diffusion(features, steps=steps, hidden=hidden)
     x = torch.randn(BATCH, features, generator=torch.Generator().manual_seed(0)) / 2
+    pgm.fit(model, x, steps=100, seed=0, progress=False)
     one = trainer(copy.deepcopy(model), x, pgm.objective)
     chain = trainer(copy.deepcopy(model), x, explicit)
     turns = [(clock(one, 60), clock(chain, 2)) for _ in range(TURNS)]
