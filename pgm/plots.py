@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from torch import Tensor
@@ -22,7 +22,7 @@ INK, ACCENT, HIDDEN = "#1f2933", "#c2410c", "#f3d9cc"
 
 
 def images(
-    x: Float[Tensor, "n pixels"],
+    x: Real[Tensor, "n pixels"],
     *,
     shape: tuple[int, int],
     columns: int | None = None,
@@ -65,9 +65,9 @@ def images(
 
 
 def inpainting(
-    hidden: Float[Tensor, "n pixels"],
-    draws: Float[Tensor, "draws n pixels"],
-    truth: Float[Tensor, "n pixels"],
+    hidden: Real[Tensor, "n pixels"],
+    draws: Real[Tensor, "draws n pixels"],
+    truth: Real[Tensor, "n pixels"],
     *,
     shape: tuple[int, int],
     limits: tuple[float, float] | None = None,
@@ -94,7 +94,7 @@ def inpainting(
 
 
 def strip(
-    x: Float[Tensor, "steps pixels"],
+    x: Real[Tensor, "steps pixels"],
     *,
     shape: tuple[int, int],
     limits: tuple[float, float] | None = None,
@@ -105,7 +105,7 @@ def strip(
 
 
 def outliers(
-    x: Float[Tensor, "n pixels"],
+    x: Real[Tensor, "n pixels"],
     surprise: Float[Tensor, " n"],
     *,
     shape: tuple[int, int],

@@ -123,20 +123,25 @@ def picture(figure: Any, caption: str) -> Picture:
     return Picture(file.getvalue(), caption, width * 96 // 160)
 
 
-def code(*functions: Callable[..., Any]) -> str:
+def code(*functions: Callable[..., Any], given: str = "") -> str:
     """The bodies of functions as a user would type them, so that what is shown is what has run.
 
     The imports of their modules that they need stand above. Docstrings and `return` are left out;
     an argument that is passed on shows its default.
+
+    Args:
+        functions: whose bodies are shown, one after the other.
+        given: a comment on names that come from elsewhere.
 
     Example:
         >>> print(code(picture).splitlines()[0])
         import io
     """
     bodies = "\n\n".join(map(_body, functions))
+    comment = f"# {given}\n" if given else ""
     modules = dict.fromkeys(inspect.getmodule(inspect.unwrap(f)) for f in functions)
     imports = dict.fromkeys(line for m in modules if m for line in _imports(m, bodies))
-    return "\n\n".join(filter(None, ["\n".join(imports), bodies]))
+    return "\n\n".join(filter(None, ["\n".join(imports), comment + bodies]))
 
 
 def _body(function: Callable[..., Any]) -> str:
@@ -149,7 +154,7 @@ def _body(function: Callable[..., Any]) -> str:
         if parameter.default is not parameter.empty:
             value = parameter.default
             default = json.dumps(value) if isinstance(value, str) else repr(value)
-            body = re.sub(rf"(?<=[=(]){name}(?=[,)])", default, body)
+            body = re.sub(rf"(?<=[=( ]){name}(?=[,)}}])", default, body)
     return body.strip()
 
 
@@ -236,7 +241,7 @@ def _seconds(chapter: Chapter) -> str:
 STYLE = """
 :root { color-scheme: light; --ink: #1f2933; --quiet: #66707a; --rule: #e4e1da; --hot: #c2410c; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 46rem; padding: 4rem 1.25rem 6rem; background: #fffefb;
+body { margin: 0 auto; max-width: 49rem; padding: 4rem 1.25rem 6rem; background: #fffefb;
   color: var(--ink); font: 17px/1.6 Charter, "Bitstream Charter", "Sitka Text", Cambria,
   "DejaVu Serif", Georgia, serif; }
 h1 { font-size: 2.2rem; line-height: 1.15; margin: 0 0 .6rem; font-weight: 600; }
@@ -249,7 +254,7 @@ a { color: inherit; text-decoration-color: var(--hot); text-underline-offset: .1
   text-decoration-thickness: 1px; }
 section { border-top: 1px solid var(--rule); margin-top: 3rem; padding-top: 1.6rem; }
 pre { background: #f6f4ee; border-left: 3px solid var(--hot); padding: .8rem 1rem;
-  overflow-x: auto; margin: 0 0 1.4rem; font: 13.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas,
+  overflow-x: auto; margin: 0 0 1.4rem; font: 12.5px/1.55 ui-monospace, "SF Mono", Menlo, Consolas,
   "DejaVu Sans Mono", monospace; }
 code { font: inherit; }
 figure { margin: 1.4rem 0; }

@@ -1,6 +1,7 @@
 """The tour's chapter on privacy: one variational autoencoder, trained openly and at epsilon 3."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -41,20 +42,13 @@ def private(steps: int = 500) -> tuple[VAE, PrivateFit]:
 
     with pgm.seeded(0):
         openly = VAE(64, latents=8, hidden=(64,))
-    pgm.fit(openly, x, steps=steps, learning_rate=3e-3, seed=0)
+    options: dict[str, Any] = {"steps": steps, "learning_rate": 3e-3, "seed": 0}
+    pgm.fit(openly, x, **options)
 
     with pgm.seeded(0):
         model = VAE(64, latents=8, hidden=(64,))
     run = privacy.fit(
-        model,
-        x,
-        epsilon=3.0,
-        delta=1e-5,
-        steps=steps,
-        expected_batch_size=250,
-        learning_rate=3e-3,
-        ema=0.98,
-        seed=0,
+        model, x, epsilon=3.0, delta=1e-5, expected_batch_size=250, ema=0.98, **options
     )
     return openly, run
 

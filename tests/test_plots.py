@@ -75,6 +75,11 @@ def test_outliers_are_sorted_by_their_score() -> None:
     np.testing.assert_array_equal(shown[-3:], expected[-3:])
 
 
+def test_whole_numbers_are_drawn_as_they_are() -> None:
+    whole = plots.images(X.long(), shape=(3, 4))
+    np.testing.assert_array_equal(picture(whole), picture(plots.images(X, shape=(3, 4))))
+
+
 def test_strip_is_one_row() -> None:
     assert picture(plots.strip(X, shape=(3, 4))).shape[:2] == (3, 6 * 5 - 1)
 

@@ -53,5 +53,5 @@ def test_the_tour_runs_in_a_process_of_its_own_and_says_where_the_page_is(
     page = tour.run(tmp_path, effort=0.01, processes=1)
     printed = capsys.readouterr().out
     assert page == tmp_path / "index.html" and page.exists()
-    assert "1. Parzen window  [" in printed and "1 chapters in" in printed
+    assert "Parzen window  [" in printed and "1 chapters in" in printed
     assert printed.strip().endswith(str(page.resolve()))

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -27,13 +27,13 @@ Chapters = Callable[[float], Iterator[Chapter]]
 
 LEAD = (
     "A model is two Pyro programs over rows; verbs ask it questions. Here models of every kind are "
-    "trained on real data, questioned, intervened on and trained in private. The code above each "
-    "picture is the code that made it."
+    "trained on real data, questioned, intervened on and trained in private. The code of each "
+    "chapter is the code that ran."
 )
 
 
 def run(folder: Path, *, effort: float = 1.0, processes: int = 2) -> Path:
-    """Runs every chapter, prints it, and writes `index.html`.
+    """Runs every chapter, prints it when its group is done, and writes `index.html`.
 
     Args:
         folder: where the page is written.
@@ -44,15 +44,13 @@ def run(folder: Path, *, effort: float = 1.0, processes: int = 2) -> Path:
         The page.
     """
     start = time.perf_counter()
-    chapters = list[Chapter]()
     workers = min(processes, os.cpu_count() or 1)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_one_thread) as pool:
         groups = [pool.submit(_chapters, entry, effort) for entry in entries()]
-        for group in groups:
-            for chapter in group.result():
-                print(f"{len(chapters) + 1}. {chapter}\n", flush=True)
-                chapters.append(chapter)
+        for group in as_completed(groups):
+            print(*group.result(), "", sep="\n\n", flush=True)
+    chapters = [chapter for group in groups for chapter in group.result()]
     page = write(folder / "index.html", "Hotplate, a tour", LEAD, chapters)
     seconds = time.perf_counter() - start
     print(f"{len(chapters)} chapters in {seconds:.0f} s: {page.resolve()}")

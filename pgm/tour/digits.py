@@ -84,7 +84,8 @@ def comparison(results: Sequence[Result], digits: Dataset) -> Chapter:
                 "whole numbers 0 .. 16: densities of dequantised digits (x + u) / 8.5 - 1 are "
                 "converted, which makes them bounds; models without a density have none. Told "
                 "apart: how often a random forest tells samples from held-out digits (0.5: never). "
-                "MMD² x 1000, unbiased, with the kernel of the median distance.",
+                "MMD² x 1000, unbiased, with the kernel of the median distance. Each is trained "
+                "for seconds: the table ranks these runs, not the families.",
                 reference=_reference(digits, "levels"),
             ),
             _table(

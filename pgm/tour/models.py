@@ -89,7 +89,7 @@ def vae(digits: Dataset, steps: int = 1200) -> VAE:
     return model
 
 
-def made(digits: Dataset, steps: int = 1000) -> MADE:
+def made(digits: Dataset, steps: int = 400) -> MADE:
     """Every pixel given the ones before it."""
     model = MADE(64, levels=17, hidden=(500,), dropout=0.5)
     x, validation = digits.train.x, digits.validation.x
@@ -97,7 +97,7 @@ def made(digits: Dataset, steps: int = 1000) -> MADE:
         model,
         x,
         steps=steps,
-        learning_rate=3e-3,
+        learning_rate=2e-2,
         schedule="cosine",
         validation=validation,
         evaluate_every=100,

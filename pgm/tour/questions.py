@@ -24,7 +24,7 @@ def _inpainting(model: pgm.Model, x: Tensor) -> Chapter:
         "In-painting",
         "The lower half of held-out digits is hidden; the model completes it several times over, "
         "by draws from its distribution given the upper half.",
-        code(inpainting),
+        code(inpainting, given="model: the VAE above; x: twelve held-out digits"),
         [picture(ax.figure, "Seen, four completions, and the truth.")],
     )
 
@@ -44,14 +44,14 @@ def _interpolation(model: pgm.Model, x: Tensor) -> Chapter:
         "Interpolation",
         "From one held-out digit to another through the latent space of a VAE: both are encoded, "
         "their codes joined along a great circle and decoded.",
-        code(interpolation),
+        code(interpolation, given="model: the VAE above; x: held-out digits"),
         [picture(ax.figure, "Nine steps each, both ends included.")],
     )
 
 
 def interpolation(model: pgm.Model, x: Tensor) -> Axes:
     """Three paths between pairs of digits."""
-    path = pgm.interpolate(model, x[0:3], x[3:6], steps=9)["x"]
+    path = pgm.interpolate(model, x[0:3], x[3:6], steps=9, seed=0)["x"]
     ax = plots.images(path.transpose(0, 1).flatten(0, 1), shape=(8, 8), columns=9)
     return ax
 
@@ -61,13 +61,13 @@ def _outliers(model: pgm.Model, x: Tensor) -> Chapter:
     return Chapter(
         "Outliers",
         "Which held-out digits does a model find strange? Surprise is -log p(x), in nats.",
-        code(outliers),
+        code(outliers, given="model: the MADE above; x: held-out digits"),
         [picture(ax.figure, "The least surprising digits above, the most surprising ones below.")],
     )
 
 
 def outliers(model: pgm.Model, x: Tensor) -> Axes:
     """The most ordinary and the strangest digits."""
-    surprise = pgm.surprise(model, x)
+    surprise = pgm.surprise(model, x, seed=0)
     ax = plots.outliers(x, surprise, shape=(8, 8), count=12)
     return ax
