@@ -3,19 +3,20 @@
 import sys
 from pathlib import Path
 
-from pgm.tour.models import load, vae
+from pgm.tour.models import formed, load, mixture
 from pgm.tour.questions import inpainting
 
 
-def cover(path: Path, *, steps: int = 1200) -> Path:
-    """Digits hidden by half and completed by a variational autoencoder; same seed, same picture.
+def cover(path: Path, *, steps: int = 300) -> Path:
+    """Digits hidden by half and completed by a mixture of Gaussians; same seed, same picture.
 
     Args:
         path: the PNG file.
         steps: of training.
     """
     digits = load()
-    ax = inpainting(vae(digits, steps), digits.test.x[:16])
+    held_out = formed(digits.test.x[:16], "dequantised", seed=1)
+    ax, _ = inpainting(mixture(digits, steps), held_out)
     figure = ax.get_figure(root=True)
     assert figure is not None
     figure.set_size_inches(9, 4)

@@ -8,34 +8,38 @@ from torch import Tensor
 
 import pgm
 from pgm import plots
-from pgm.report import Chapter, code, picture
+from pgm.report import Chapter, Note, code, picture
+from pgm.tour.models import formed
 
 
 def questions(models: Mapping[str, pgm.Model], held_out: Tensor) -> Iterator[Chapter]:
     """Three questions to the models by name, about held-out digits."""
-    yield _inpainting(models["VAE"], held_out)
+    yield _inpainting(models["Gaussian mixture"], formed(held_out, "dequantised", seed=1))
     yield _interpolation(models["VAE"], held_out)
     yield _outliers(models["MADE"], held_out)
 
 
 def _inpainting(model: pgm.Model, x: Tensor) -> Chapter:
-    ax = inpainting(model, x[:12])
+    ax, done = inpainting(model, x[:12])
     return Chapter(
         "In-painting",
         "The lower half of held-out digits is hidden; the model completes it several times over, "
         "by draws from its distribution given the upper half.",
-        code(inpainting, given="model: the VAE above; x: twelve held-out digits"),
-        [picture(ax.figure, "Seen, four completions, and the truth.")],
+        code(
+            inpainting,
+            given="model: the Gaussian mixture above; x: twelve dequantised held-out digits",
+        ),
+        [picture(ax.figure, "Seen, four completions, and the truth."), Note(f"{done}.")],
     )
 
 
-def inpainting(model: pgm.Model, x: Tensor) -> Axes:
+def inpainting(model: pgm.Model, x: Tensor) -> tuple[Axes, pgm.Imputation]:
     """Completions of digits whose lower half is hidden."""
     hidden = x.clone()
     hidden[:, 32:] = torch.nan
     done = pgm.impute(model, hidden, draws=4, seed=0)
-    ax = plots.inpainting(hidden, done.draws["x"], x, shape=(8, 8), limits=(0, 16))
-    return ax
+    ax = plots.inpainting(hidden, done.draws["x"], x, shape=(8, 8), limits=(-1, 1))
+    return ax, done
 
 
 def _interpolation(model: pgm.Model, x: Tensor) -> Chapter:
