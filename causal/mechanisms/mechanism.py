@@ -13,6 +13,8 @@ from jaxtyping import Float, Shaped
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from pgm import noise
+
 Values = Mapping[str, Tensor]
 
 
@@ -42,6 +44,14 @@ class Mechanism(PyroModule):
     def dist(self, parents: Values) -> Any:
         """The distribution of the node, given the values of its parents by name."""
         raise NotImplementedError(f"{type(self).__name__} has no dist(parents).")
+
+    def push(self, parents: Values, u: Any, *, coupling: str | None = None) -> Tensor:
+        """The value that noise u makes, x = push(dist(parents), u) (`pgm.noise`)."""
+        return noise.push(self.dist(parents), u, coupling=coupling)
+
+    def pull(self, parents: Values, x: Tensor, *, coupling: str | None = None) -> Any:
+        """The noise that made x: abduction (`pgm.noise`)."""
+        return noise.pull(self.dist(parents), x, coupling=coupling)
 
     def estimate(
         self, x: Shaped[Tensor, " n"], parents: Values, weight: Float[Tensor, " n"]
