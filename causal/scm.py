@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import networkx as nx
-import pyro
 import torch
 from torch import Tensor, nn
 
-from causal.graph import GraphLike, adjacency, as_graph, check_nodes, order, parents
+from causal.graph import GraphLike, adjacency, as_graph, check_nodes, order
 from causal.mechanisms import (
     CategoricalTable,
     LinearGaussian,
@@ -22,13 +21,14 @@ from causal.mechanisms import (
     build,
     describe,
 )
-from pgm import Categorical, Count, Model, Schema, rows
+from causal.structural import Structural
+from pgm import Categorical, Count, Schema
 from pgm.schema.columns import listing
 
 _RESERVED = ("clamped", "rows")
 
 
-class SCM(Model):
+class SCM(Structural):
     """A structural causal model over the columns of a table; every node is an observed site.
 
     A node without a mechanism of its own gets one by the kind of its column: linear-Gaussian for a
@@ -70,11 +70,6 @@ class SCM(Model):
         self.schema = schema
 
     @property
-    def nodes(self) -> tuple[str, ...]:
-        """The nodes in the order of the graph, which is that of the columns of `clamped`."""
-        return tuple(self.graph)
-
-    @property
     def schema(self) -> Schema | None:
         """How a frame becomes a batch; setting it chooses the mechanisms that were not given."""
         return self._schema
@@ -101,10 +96,6 @@ class SCM(Model):
         assert isinstance(mechanism, Mechanism)
         return mechanism
 
-    def parents(self, node: str) -> list[str]:
-        """The direct causes of a node, in the order of `nodes`."""
-        return parents(self.graph, node)
-
     def is_given(self, node: str) -> bool:
         """Whether the mechanism was given as it is, and not made to be trained."""
         return isinstance(self._given.get(node), Mechanism) and node not in self._made
@@ -112,13 +103,7 @@ class SCM(Model):
     def model(self, n: int, clamped: Tensor | None = None) -> None:
         """Draws every node given its parents, causes first; `clamped` is boolean, (n, nodes)."""
         _check_clamped(self.nodes, clamped)
-        values: dict[str, Tensor] = {}
-        with rows(n):
-            for node in order(self.graph):
-                fn = self.mechanism(node).dist({p: values[p] for p in self.parents(node)})
-                if clamped is not None:
-                    fn = fn.mask(~clamped[..., self.nodes.index(node)])
-                values[node] = pyro.sample(node, fn)
+        self.draw(n, clamped)
 
 
 def untrained(scm: SCM) -> list[str]:

@@ -1,0 +1,109 @@
+"""What structural models have in common: a causal graph, and a mechanism for every node of it.
+
+p(x_1, ..., x_d) = prod_j p(x_j | parents of j) (Pearl 2009, Causality, eq. 1.33). The node loop of
+`Structural.draw` is the one place where arrows become arguments, and so where an arrow, or a whole
+mechanism, can be exchanged for another one.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import networkx as nx
+import pyro
+from torch import Tensor
+
+from causal.graph import check_nodes, order, parents
+from causal.mechanisms import Mechanism
+from pgm import Model, rows
+
+Arrow: TypeAlias = tuple[str, str]
+"""A cause and its effect."""
+
+
+class Structural(Model):
+    """A model with a graph; `SCM` has its own mechanisms, `ProgramSCM` reads them off a program.
+
+    Attributes:
+        graph: the causal graph; nodes that are not observed carry the attribute `latent`.
+    """
+
+    graph: nx.DiGraph
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes in the order of the graph."""
+        return tuple(self.graph)
+
+    def parents(self, node: str) -> list[str]:
+        """The direct causes of a node, in the order of `nodes`."""
+        return parents(self.graph, node)
+
+    def mechanism(self, node: str) -> Mechanism:
+        """The mechanism of a node."""
+        raise NotImplementedError(f"{type(self).__name__} has no mechanism(node).")
+
+    def site_options(self, node: str) -> Any:
+        """What Pyro is told of the site of a node, its `infer`."""
+        return {}
+
+    def draw(
+        self,
+        n: int,
+        clamped: Tensor | None = None,
+        *,
+        mechanisms: Mapping[str, Mechanism] | None = None,
+        arrows: Mapping[Arrow, Callable[[Tensor], Tensor]] | None = None,
+    ) -> None:
+        """Draws every node given its parents, causes first.
+
+        Args:
+            n: the number of rows.
+            clamped: as in `SCM`.
+            mechanisms: by node, what stands in the place of its own mechanism.
+            arrows: by arrow, what its effect hears instead of the value of its cause.
+        """
+        swapped, heard = mechanisms or {}, arrows or {}
+        values: dict[str, Tensor] = {}
+        with rows(n):
+            for node in order(rewired(self.graph, swapped)):
+                mechanism = swapped.get(node) or self.mechanism(node)
+                fn = mechanism.dist(listen(node, mechanism.inputs, values, heard))
+                if clamped is not None:
+                    fn = fn.mask(~clamped[..., self.nodes.index(node)])
+                values[node] = pyro.sample(node, fn, infer=self.site_options(node))
+
+
+def listen(
+    node: str,
+    inputs: Mapping[str, Any],
+    values: Mapping[str, Tensor],
+    arrows: Mapping[Arrow, Callable[[Tensor], Tensor]],
+) -> dict[str, Tensor]:
+    """What a node hears of its parents."""
+    heard = {parent: values[parent] for parent in inputs}
+    for (cause, effect), change in arrows.items():
+        if effect == node:
+            heard[cause] = change(heard[cause])
+    return heard
+
+
+def rewired(graph: nx.DiGraph, mechanisms: Mapping[str, Mechanism]) -> nx.DiGraph:
+    """The graph with the arrows into some nodes replaced by those of other mechanisms.
+
+    Raises:
+        ValueError: an input that is no node, or one that is downstream of what listens to it.
+
+    Example:
+        >>> from causal.graph import parse
+        >>> from causal.mechanisms import LinearGaussian
+        >>> list(rewired(parse("A -> B; C"), {"B": LinearGaussian({"C": 1.0})}).edges)
+        [('C', 'B')]
+    """
+    if not mechanisms:
+        return graph
+    copy: nx.DiGraph[str] = nx.DiGraph(graph)
+    for node, mechanism in mechanisms.items():
+        check_nodes(graph, mechanism.inputs, what="The input of a mechanism")
+        copy.remove_edges_from(list(copy.in_edges(node)))
+        copy.add_edges_from((parent, node) for parent in mechanism.inputs)
+    return copy
