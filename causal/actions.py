@@ -1,9 +1,12 @@
 """What may be done to a site, checked before anything is computed, and brought to its shape.
 
-A value is a number or label in the user's words, a tensor in the model's numbers, a Distribution or
-a function of the parents' values.
+A value is a number or label in the user's words, a tensor in the model's numbers, a Distribution, a
+function of the parents' values (a policy) or of the natural value and them (a shift), or another
+mechanism. What may be done to an arrow is in `causal.arrows`.
 """
 
+import copy
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,18 +17,27 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from causal.arrows import check_arrow
+from causal.graph import check_acyclic
+from causal.mechanisms import Mechanism
 from causal.outcomes import categories, is_binary
+from causal.shifts import Shifted
+from causal.structural import Arrow, Structural, rewired
 from pgm import Model, Schema
 from pgm.model import arguments
 from pgm.randomness import seeded
 from pgm.schema.columns import listing, suggestion
 from pgm.sites import Run, Site
 
-Action = Tensor | Distribution | Callable[..., Any]
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+Action = Tensor | Distribution | Mechanism | Callable[..., Any]
+Target = str | Arrow
+"""What is intervened on: a site, or an arrow (cause, effect)."""
 
 
-def checked(model: Model, wanted: Mapping[str, Any]) -> dict[str, Action]:
-    """The interventions in the model's numbers, each checked against its site.
+def checked(model: Model, wanted: Mapping[Any, Any]) -> dict[Target, Action]:
+    """The interventions in the model's numbers, each checked against its site or arrow.
 
     Where the program needs context, its sites are not known yet; it then checks when it runs.
 
@@ -39,18 +51,24 @@ def checked(model: Model, wanted: Mapping[str, Any]) -> dict[str, Action]:
                 f"{name!r} is context of {type(model).__name__}: its program is conditional on it "
                 "and has no mechanism to replace. Pass it as context= or in the batch."
             )
-    coded = {name: _coded(model, name, value) for name, value in wanted.items()}
+    coded = {
+        name: _coded(model, name[0] if isinstance(name, tuple) else name, value)
+        for name, value in wanted.items()
+    }
     lengths = [len(v) for v in coded.values() if isinstance(v, Tensor) and v.dim()]
     sites = sites_of(model, max([2, *lengths]))
     if sites is None:
         return coded
     for name, value in coded.items():
+        if isinstance(name, tuple):
+            check_arrow(model, name, value, sites)
+            continue
         if name not in sites:
             raise ValueError(
                 f"{type(model).__name__} has no site {name!r} to intervene on."
                 f"{suggestion(name, sites)} Its sites are: {listing(list(sites))}."
             )
-        _check(name, value, sites[name])
+        _check(model, name, value, sites[name])
     return coded
 
 
@@ -105,12 +123,15 @@ def fill(name: str, value: Any, fn: Any) -> Tensor:
     return x.expand(full + event)
 
 
-def show(schema: Schema | None, name: str, value: Action) -> str:
+def show(schema: Schema | None, target: Target, value: Action) -> str:
     """An intervention in a few words, those of the schema where there is one."""
+    name = target[0] if isinstance(target, tuple) else target
     if isinstance(value, Distribution):
         return f"a {type(value).__name__} draw"
+    if isinstance(value, Mechanism):
+        return f"another mechanism, {type(value).__name__}({value.extra_repr()})"
     if not isinstance(value, Tensor):
-        return "a function of its parents"
+        return "a function of its parents" if isinstance(target, str) else "a function of its cause"
     if value.numel() != 1:
         return f"values of shape {tuple(value.shape)}"
     if schema is not None and name in schema.columns:
@@ -124,6 +145,44 @@ def dtype_of(fn: Any) -> torch.dtype:
     if categories(fn) and not is_binary(fn):
         return torch.int64
     return next((t.dtype for t in _parameters(fn)), torch.get_default_dtype())
+
+
+def words(schema: Schema | None, values: Mapping[Target, Action]) -> dict[str, str]:
+    """Interventions in a few words, by site, or by `cause -> effect`."""
+    return {
+        " -> ".join(target) if isinstance(target, tuple) else target: show(schema, target, value)
+        for target, value in values.items()
+    }
+
+
+def is_shift(value: Action) -> bool:
+    """Whether it is a function of the natural value and the parents, and not of these alone."""
+    if isinstance(value, Tensor | Distribution | Mechanism):
+        return False
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return sum(p.kind in _POSITIONAL and p.default is p.empty for p in parameters) == 2
+
+
+def shifted(name: str, function: Callable[..., Any], fn: Any, parents: Mapping[str, Any]) -> Any:
+    """The law of a site under a shift, checked for what comes out."""
+    heard = _Parents(name, parents)
+
+    def change(value: Tensor) -> Tensor:
+        said = torch.as_tensor(function(value, heard)).to(value.device, value.dtype)
+        k = categories(fn)
+        if said.shape != value.shape or (k and bool(((said < 0) | (said >= k)).any())):
+            what = f"one of {k} levels, coded 0 .. {k - 1}" if k else "a number"
+            raise ValueError(
+                f"The shift of site {name!r} takes values of shape {tuple(value.shape)} and gave "
+                f"{tuple(said.shape)}; each row of it is {what}. It is f(value, parents) and "
+                "changes each row's value alone."
+            )
+        return said
+
+    return Shifted(fn, change, name)
 
 
 def policy(name: str, function: Callable[..., Any], parents: Mapping[str, Tensor]) -> Any:
@@ -168,6 +227,8 @@ def _coded(model: Model, name: str, value: Any) -> Action:
             f"The distribution for site {name!r} is torch's {type(value).__name__}. Use the one of "
             "the same name in pyro.distributions, which can be masked and conditioned."
         )
+    elif isinstance(value, Mechanism):
+        return copy.deepcopy(value).to(model.device)
     elif callable(value):
         return value
     elif model.schema is not None and name in model.schema.columns and not model.schema.site:
@@ -187,13 +248,33 @@ def _coded(model: Model, name: str, value: Any) -> Action:
     return value
 
 
-def _check(name: str, value: Action, site: Site) -> None:
-    if isinstance(value, Tensor):
+def _check(model: Model, name: str, value: Action, site: Site) -> None:
+    if isinstance(value, Mechanism):
+        _check_mechanism(model, name, value)
+    elif isinstance(value, Tensor):
         x = fill(name, value, site.fn)
         if not site.deterministic:
             _check_support(name, value, x, site.fn)
     elif isinstance(value, Distribution):
         _check_law(name, value, site.fn)
+
+
+def _check_mechanism(model: Model, name: str, value: Mechanism) -> None:
+    """A mechanism stands in a graph, takes what its parents give and gives what its node had."""
+    if not isinstance(model, Structural):
+        raise ValueError(
+            f"do({name}=a mechanism) needs a graph that says who hears {name!r}, and "
+            f"{type(model).__name__} has none. Use an SCM, or SCM.from_program(program); or pass a "
+            "function of the parents that gives a Distribution."
+        )
+    check_acyclic(rewired(model.graph, {name: value}))
+    levels = {node: model.mechanism(node).levels for node in (name, *value.inputs)}
+    wrong = {p: k for p, k in value.inputs.items() if k != levels[p]}
+    if wrong or value.levels != levels[name]:
+        raise ValueError(
+            f"The mechanism for {name!r} is for {value.levels} levels of its own and {wrong} of "
+            f"its parents, but the model has {levels} (1 means a number)."
+        )
 
 
 def _check_support(name: str, value: Tensor, x: Tensor, fn: Any) -> None:

@@ -2,7 +2,8 @@
 
 p(x | do(x_A = a)) = prod_{j != A} p(x_j | parents of j) at x_A = a, the truncated factorisation
 (Pearl 2009, Causality, eq. 3.10): a site that is set has no density of its own. A site that is
-given a Distribution or a function of its parents follows that law or policy instead.
+given a Distribution or a function of its parents follows that law or policy instead, and one that
+is given another mechanism listens to whatever that listens to.
 """
 
 import functools
@@ -10,6 +11,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import networkx as nx
 import torch
 from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
@@ -17,9 +19,13 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
-from causal.actions import Action, checked, fill, policy, show
-from causal.scm import SCM
-from pgm import Model, Schema
+from causal.actions import Action, Target, checked, fill, is_shift, policy, shifted, words
+from causal.arrows import changes
+from causal.mechanisms import Mechanism
+from causal.shifts import Shifted
+from causal.structural import Structural, rewired
+from pgm import Model
+from pgm.handlers import Handled
 from pgm.model import arguments
 from pgm.verb import Unsupported, Verb
 
@@ -28,7 +34,7 @@ INTERVENED = "_intervened"
 
 
 def do(
-    model: Model, interventions: Mapping[str, Any] | None = None, /, **values: Any
+    model: Model, interventions: Mapping[Any, Any] | None = None, /, **values: Any
 ) -> "Intervened":
     """The model under an intervention; it shares its parameters with `model`, which stays as it is.
 
@@ -41,11 +47,14 @@ def do(
     Args:
         model: any model. Applied to an intervened model, `do` adds to its interventions; a site
             that is named again is set anew.
-        interventions: values by site, where the names are no keywords.
+        interventions: values by site, where the names are no keywords; or by arrow,
+            `("A", "B")`: what B hears of A, a value, values by row or a function of A's value.
         **values: what each site becomes: a number or label; a tensor, of the site's event shape or
-            rows first; a Distribution (a random policy), a function of the parents' values by name
-            that gives a number, tensor or Distribution. The parents are those of the graph for an
-            `SCM`, else all sites that are drawn before.
+            rows first; a Distribution (a random policy); a function of the parents' values by name
+            that gives a number, tensor or Distribution; a function f(value, parents) of the value
+            that the site would have had as well (a shift); in a model with a graph, another
+            mechanism, on whatever is not downstream. The parents are those of the graph where
+            there is one, else all sites that are drawn before.
 
     Returns:
         A model that every verb takes.
@@ -64,6 +73,10 @@ def do(
         tensor([3., 3.])
         >>> sample(do(scm, B=lambda parents: parents["A"] + 1), 1000, seed=0)["B"].mean().round()
         tensor(1.)
+        >>> sample(do(scm, A=lambda value, parents: value + 3), 1000, seed=0)["B"].mean().round()
+        tensor(6.)
+        >>> sample(do(scm, {("A", "B"): 5.0}), 1000, seed=0)["B"].mean().round()
+        tensor(10.)
     """
     wanted = {**(interventions or {}), **values}
     if not wanted:
@@ -72,79 +85,67 @@ def do(
     return Intervened(base, {**before, **checked(base, wanted)})
 
 
-def unwrap(model: Model) -> tuple[Model, dict[str, Action]]:
+def unwrap(model: Model) -> tuple[Model, dict[Target, Action]]:
     """The model before all interventions, and the interventions."""
     return (model.base, model.values) if isinstance(model, Intervened) else (model, {})
 
 
-class Intervened(Model):
+class Intervened(Handled):
     """A model with some of its mechanisms replaced; made by `do`.
 
     Args:
         base: the model; its parameters are shared.
-        values: by site, a tensor in the model's numbers, a Distribution or a function.
+        values: by site or arrow, a tensor in the model's numbers, a Distribution, a function or a
+            mechanism.
     """
 
-    def __init__(self, base: Model, values: Mapping[str, Action]) -> None:
-        super().__init__()
-        # Not by attribute: PyroModule would rename the sites of the user's model.
-        self._modules["base"] = base
-        self.values, self.training = dict(values), base.training
+    def __init__(self, base: Model, values: Mapping[Target, Action]) -> None:
+        super().__init__(base)
+        self.values = dict(values)
 
     @property
-    def base(self) -> Model:
-        """The model before the intervention."""
-        base = self._modules["base"]
-        assert isinstance(base, Model)
-        return base
+    def mechanisms(self) -> dict[str, Mechanism]:
+        """The mechanisms among the interventions, by node."""
+        values = self.values.items()
+        return {t: v for t, v in values if isinstance(t, str) and isinstance(v, Mechanism)}
 
     @property
-    def schema(self) -> Schema | None:
-        """That of the base."""
-        return self.base.schema
+    def graph(self) -> nx.DiGraph:
+        """The graph under the intervention: no arrows into what is set, others where rewired.
 
-    @schema.setter
-    def schema(self, schema: Schema | None) -> None:
-        self.base.schema = schema
+        Raises:
+            ValueError: the base is a program without a graph.
+        """
+        if not isinstance(self.base, Structural):
+            raise ValueError(
+                f"{type(self.base).__name__} has no graph. SCM.from_program(program) finds one."
+            )
+        graph: nx.DiGraph[str] = nx.DiGraph(rewired(self.base.graph, self.mechanisms))
+        heard = [t for t, v in self.values.items() if isinstance(t, tuple) and not callable(v)]
+        cut = [t for t, v in self.values.items() if isinstance(v, Tensor | Distribution)]
+        graph.remove_edges_from([*heard, *[(a, b) for a, b in graph.edges if b in cut]])
+        return graph
 
-    @property
-    def note(self) -> str | None:
-        """That of the base."""
-        return self.base.note
-
-    @note.setter
-    def note(self, note: str | None) -> None:
-        self.base.note = note
-
-    @property
-    def latent(self) -> bool:
-        """As the base."""
-        return self.base.latent
-
-    @property
-    def context(self) -> tuple[str, ...]:
-        """As the base."""
-        return self.base.context
-
-    @property
-    def wants(self) -> tuple[str, ...]:
-        """As the base."""
-        return self.base.wants
+    def handler(self, program: str) -> "Intervention":
+        """Replaces the sites."""
+        values = {t: v for t, v in self.values.items() if isinstance(t, str)}
+        training = self.training and program == "model"
+        return Intervention(self.base, values, program=program, training=training)
 
     def model(self, n: int, **context: Any) -> Any:
         """The joint program of the base under the intervention."""
-        with Intervention(self.base, self.values, training=self.training):
-            return self.base.model(n, **arguments(self.base, "model", context))
-
-    def guide(self, n: int, **data: Any) -> Any:
-        """The guide of the base; a site that was set is no longer proposed."""
-        with Intervention(self.base, self.values, program="guide"):
-            return self.base.guide(n, **arguments(self.base, "guide", data))
+        mechanisms, arrows = self.mechanisms, changes(self.values)
+        if not (mechanisms or arrows):
+            return super().model(n, **context)
+        assert isinstance(self.base, Structural)
+        with self.handler("model"):
+            given = arguments(self.base, "model", context)
+            return self.base.draw(n, **given, mechanisms=mechanisms, arrows=arrows)
 
     def extra_repr(self) -> str:
         """What is done."""
-        done = ", ".join(f"{name}={show(self.schema, name, v)}" for name, v in self.values.items())
-        return f"do({done})"
+        done = words(self.schema, self.values).items()
+        return f"do({', '.join(f'{name}={value}' for name, value in done)})"
 
 
 class Intervention(Messenger):
@@ -152,7 +153,7 @@ class Intervention(Messenger):
 
     Args:
         model: whose graph, if it has one, says what a function's parents are.
-        values: as in `Intervened`.
+        values: as in `Intervened`, of sites.
         program: "model", or "guide", which cannot follow functions of the parents.
         training: whether rows may come in any order, so that values by row would be misplaced.
     """
@@ -168,7 +169,7 @@ class Intervention(Messenger):
         super().__init__()
         self.training = training
         self.values, self.program = values, program
-        self.scm = model if isinstance(model, SCM) else None
+        self.structure = model if isinstance(model, Structural) else None
         self.upstream: dict[str, Tensor] = {}
         self.set: dict[str, Tensor] = {}
 
@@ -184,9 +185,15 @@ class Intervention(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg) or msg["name"] not in self.values:
             return
-        value = self._act(msg["name"])
         fn, batch_shape = msg["fn"], msg["fn"].batch_shape
         infer = {k: v for k, v in msg["infer"].items() if k != "enumerate"}
+        if isinstance(self.values[msg["name"]], Mechanism):  # the node loop has put it there
+            msg["infer"] = msg["infer"] | {INTERVENED: "mechanism"}
+            return
+        value = self._act(msg["name"], fn)
+        if isinstance(value, Shifted):
+            msg["fn"], msg["infer"] = value, infer | {INTERVENED: "shift"}
+            return
         if isinstance(value, Distribution):
             if self.program == "model":
                 msg["fn"] = value.expand(torch.broadcast_shapes(value.batch_shape, batch_shape))
@@ -220,7 +227,7 @@ class Intervention(Messenger):
                 "seen without the intervention, use causal.counterfactual."
             )
 
-    def _act(self, name: str) -> Any:
+    def _act(self, name: str, fn: Any) -> Any:
         """The value of an intervention, with functions applied to the parents."""
         value = self.values[name]
         if not callable(value) or isinstance(value, Distribution):
@@ -231,20 +238,22 @@ class Intervention(Messenger):
                 "draws in an order of its own. Set it to a value or a Distribution."
             )
         known = self.upstream
-        if self.scm is not None:
-            known = {parent: self.upstream[parent] for parent in self.scm.parents(name)}
+        if self.structure is not None:
+            known = {parent: self.upstream[parent] for parent in self.structure.parents(name)}
+        if is_shift(value):
+            return shifted(name, value, fn, known)
         return policy(name, value, known)
 
 
 def _refuse_with_the_base(question: Verb[Any, Any]) -> None:
-    """What the base has no answer to, its programs do not answer under an intervention either."""
+    """What the base has no answer to, its programs do not answer under a handler either."""
     generic = inspect.unwrap(question)
 
     @functools.wraps(generic)
     def answer(*args: Any, **kwargs: Any) -> Any:
         return generic(*args, **kwargs)
 
-    question.register(Intervened, needs=lambda model: question.refusal(model.base))(answer)
+    question.register(Handled, needs=lambda model: question.refusal(model.base))(answer)
 
 
 for _question in Verb.every:

@@ -8,6 +8,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDi
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Independent
 
+from causal.shifts import Shifted
 from pgm import Categorical as Levels
 from pgm import Continuous, Schema
 
@@ -32,8 +33,8 @@ def is_binary(fn: Any) -> bool:
 
 
 def unwrapped(fn: Any) -> Any:
-    """The distribution inside masks, expansions and empty events."""
-    while isinstance(fn, MaskedDistribution | ExpandedDistribution) or (
+    """The distribution inside masks, expansions, shifts and empty events."""
+    while isinstance(fn, MaskedDistribution | ExpandedDistribution | Shifted) or (
         isinstance(fn, Independent) and not fn.event_shape
     ):
         fn = fn.base_dist

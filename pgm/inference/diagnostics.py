@@ -82,11 +82,14 @@ def problems(posterior: Posterior) -> tuple[str, ...]:
     return (*_trajectories(posterior), *_chains(posterior))
 
 
-def pareto_k(posterior: Posterior) -> Tensor:
-    """The Pareto shape k-hat of the importance weights of a variational posterior.
+def pareto_k(posterior: Posterior | Tensor) -> Tensor:
+    """The Pareto shape k-hat of importance weights, such as those of a variational posterior.
 
-    Below 0.7, estimates reweighted by the joint density converge and the guide is a usable
+    Below 0.7, estimates reweighted by the joint density converge and the proposal is a usable
     approximation; above, it is not. About 1 - s^2 for a guide N(0, s) of N(0, 1).
+
+    Args:
+        posterior: a variational posterior, or log weights with the draws first.
 
     Returns:
         One number, shape (), where latents are shared; otherwise one a row, shape (n,).
@@ -100,12 +103,18 @@ def pareto_k(posterior: Posterior) -> Tensor:
         >>> pareto_k(variational(PPCA(3, 1), torch.zeros(2, 3), draws=50, seed=0)).shape
         torch.Size([2])
     """
+    if isinstance(posterior, Tensor):
+        return _tail(posterior.detach().movedim(0, -1))
     if "log_weight" not in posterior.sample_stats:
         raise ValueError(
             f"Draws by {posterior.method} have no importance weights. k-hat is of "
             "pgm.inference.variational; look at r_hat and ess_bulk of posterior.summary() instead."
         )
-    log_weight = posterior.sample_stats["log_weight"].flatten(0, 1).movedim(0, -1)
+    return _tail(posterior.sample_stats["log_weight"].flatten(0, 1).movedim(0, -1))
+
+
+def _tail(log_weight: Tensor) -> Tensor:
+    """k-hat over the last axis; zero where all weights are alike."""
     spread = log_weight.amax(-1) - log_weight.amin(-1)
     k = torch.as_tensor(_shape_of_tail(log_weight.cpu().numpy())).to(spread)
     return torch.where(spread < 1e-8, torch.zeros_like(k), k)

@@ -1,0 +1,61 @@
+"""Interventions on an arrow: one effect hears of another value of its cause, all others as it is.
+
+do(A -> B = a) leaves A alone and puts a in the place of A in the mechanism of B alone (Shpitser &
+Tchetgen Tchetgen 2016). Direct and indirect effects are interventions on arrows.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from causal.mechanisms import Mechanism
+from causal.structural import Arrow, Structural
+from pgm import Model
+from pgm.schema.columns import listing
+from pgm.sites import Site
+
+
+def check_arrow(model: Model, arrow: Arrow, value: Any, sites: Mapping[str, Site]) -> None:
+    """Refuses an intervention on an arrow that the model does not have, or that it cannot carry.
+
+    Raises:
+        ValueError: no such arrow; a Distribution or a mechanism; a value of another shape.
+    """
+    if not isinstance(model, Structural) or not model.graph.has_edge(*arrow):
+        arrows = model.graph.edges if isinstance(model, Structural) else ()
+        known = [f"{a} -> {b}" for a, b in arrows]
+        raise ValueError(
+            f"{type(model).__name__} has no arrow {' -> '.join(arrow)} to intervene on. Its arrows "
+            f"are: {listing(known) or 'none that it knows of: use SCM.from_program(program)'}."
+        )
+    if isinstance(value, Distribution | Mechanism):
+        raise ValueError(
+            f"do({' -> '.join(arrow)}=...) takes a value, values by row or a function of the "
+            f"cause, but a {type(value).__name__} came. Draw the values first and pass them by row."
+        )
+    if isinstance(value, Tensor):
+        heard(arrow[0], value)(sites[arrow[0]].value)
+
+
+def heard(cause: str, value: Any) -> Callable[[Tensor], Tensor]:
+    """What becomes of the value of a cause on its way along an arrow."""
+
+    def change(x: Tensor) -> Tensor:
+        said = torch.as_tensor(value(x) if callable(value) else value).to(x.device, x.dtype)
+        try:
+            return said.expand(x.shape)
+        except RuntimeError as error:
+            raise ValueError(
+                f"What is heard of {cause!r} has shape {tuple(said.shape)}, and its values "
+                f"{tuple(x.shape)}: pass one value, or one for each row."
+            ) from error
+
+    return change
+
+
+def changes(values: Mapping[Any, Any]) -> dict[Arrow, Callable[[Tensor], Tensor]]:
+    """The interventions on arrows among all, as functions of the causes."""
+    return {t: heard(t[0], v) for t, v in values.items() if isinstance(t, tuple)}
