@@ -1,11 +1,26 @@
 """Graphs: what is written is what is read, nothing is mutated, and mistakes are named."""
 
+import itertools
+
 import networkx as nx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from causal.graph import adjacency, as_graph, check_nodes, order, parents, parse
+from causal.graph import (
+    adjacency,
+    as_graph,
+    bidirected,
+    check_nodes,
+    districts,
+    observed,
+    order,
+    parents,
+    parse,
+    project,
+    separated,
+    subgraph,
+)
 
 NAMES = ["A", "B", "C", "D", "E", "F"]
 
@@ -56,7 +71,11 @@ def test_a_copy_shares_nothing_with_the_graph_that_came() -> None:
     [
         ("A -> B -> A", "cycle, A -> B -> A"),
         ("A -> A", "cycle, A -> A"),
-        ("A <-> B", "unseen common cause"),
+        ("A <-> A", "common cause of two"),
+        ("A <->", "unseen common cause"),
+        ("A [exposure]", "one mark"),
+        ("A [latent] -> B", "statement of its own"),
+        ("A -> B [latent]", "statement of its own"),
         ("A <- B", "Write the cause first"),
         ("A -- B", "has a direction"),
         ("A -> ", "stands between two nodes"),
@@ -86,3 +105,25 @@ def test_unknown_nodes_are_named_with_what_was_perhaps_meant() -> None:
         check_nodes(parse("dose -> recovery"), ["dosis"])
     with pytest.raises(ValueError, match="not in the graph"):
         parents(parse("A -> B"), "C")
+
+
+@given(dags(), st.sets(st.sampled_from(NAMES)), st.lists(st.sampled_from(NAMES), min_size=1))
+def test_a_projection_separates_what_the_graph_separates(
+    graph: nx.DiGraph, hidden: set[str], some: list[str]
+) -> None:
+    hidden -= {"A", "B"}
+    whole = as_graph(graph, latent=hidden)
+    part = project(whole)
+    assert list(part)[: len(NAMES) - len(hidden)] == observed(whole)
+    assert bidirected(part) == bidirected(whole)
+    assert districts(part) == districts(whole)
+    others = [v for v in observed(whole) if v not in "AB"]
+    for size in range(len(others) + 1):
+        for z in itertools.combinations(others, size):
+            assert separated(part, "A", "B", z) == separated(whole, "A", "B", z)
+    kept = set(some) - hidden
+    assert same(project(subgraph(whole, kept)), subgraph(part, kept))
+
+
+def same(a: nx.DiGraph, b: nx.DiGraph) -> bool:
+    return dict(a.nodes.items()) == dict(b.nodes.items()) and set(a.edges) == set(b.edges)

@@ -1,0 +1,51 @@
+"""Causal graphs as functions on `nx.DiGraph`: read, checked, ordered, projected; never mutated.
+
+An arrow A -> B says that B listens to A (Pearl 2009, Causality, sec. 1.2.3). The order of the nodes
+in the graph is the order of columns and of parents everywhere.
+
+A node that is not observed carries the attribute `latent=True`. A bidirected edge X <-> Y, an
+unseen common cause, is a latent node `U(X,Y)` without parents whose children are X and Y: one form
+holds DAGs with latents and acyclic directed mixed graphs (ADMGs, Richardson 2003), and
+d-separation in it is m-separation in the ADMG.
+"""
+
+from causal.graph.checks import check_acyclic, check_nodes
+from causal.graph.latent import bidirected, districts, latents, observed, project
+from causal.graph.reading import GraphLike, as_graph
+from causal.graph.separation import separated
+from causal.graph.structure import (
+    Nodes,
+    adjacency,
+    ancestors,
+    cut_incoming,
+    cut_outgoing,
+    descendants,
+    order,
+    parents,
+    subgraph,
+)
+from causal.graph.text import parse, to_text
+
+__all__ = [
+    "GraphLike",
+    "Nodes",
+    "adjacency",
+    "ancestors",
+    "as_graph",
+    "bidirected",
+    "check_acyclic",
+    "check_nodes",
+    "cut_incoming",
+    "cut_outgoing",
+    "descendants",
+    "districts",
+    "latents",
+    "observed",
+    "order",
+    "parents",
+    "parse",
+    "project",
+    "separated",
+    "subgraph",
+    "to_text",
+]
