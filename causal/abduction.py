@@ -44,6 +44,7 @@ class Abduction:
         rung: how they were drawn.
         unseen: the sites that were not seen, or not in every row.
         proposed: those of them that the guide proposes.
+        n: rows of the evidence.
         sites: all sites of one run of the program on the evidence.
         batch: the evidence without the unseen sites, n rows.
         draws: values of the unseen sites, one dict a run of the program; row i of copy k is row
@@ -58,6 +59,7 @@ class Abduction:
     rung: Rung
     unseen: tuple[str, ...]
     proposed: tuple[str, ...]
+    n: int
     sites: Mapping[str, Site]
     batch: Batch
     draws: tuple[Mapping[str, Tensor], ...] = field(default=({},))
@@ -73,9 +75,7 @@ class Abduction:
         return self.particles // len(self.draws)
 
 
-def abduct(
-    model: Model, batch: Batch, *, particles: int, method: Method = "auto"
-) -> Abduction:
+def abduct(model: Model, batch: Batch, *, particles: int, method: Method = "auto") -> Abduction:
     """Completes the rows of a batch; draws come from torch's global generator.
 
     Args:
@@ -96,7 +96,8 @@ def abduct(
     _check_sites(sites)
     proposed = _proposed(model, batch)
     unseen = [n for n, s in sites.items() if _is_open(s) and (n not in batch or n + SEEN in batch)]
-    start = Abduction("inversion", tuple(unseen), tuple(proposed), sites, without(batch, unseen))
+    n, seen = rows_of(batch), without(batch, unseen)
+    start = Abduction("inversion", tuple(unseen), tuple(proposed), n, sites, seen)
     if not unseen:
         return start
     for rung in _rungs(model, start) if method == "auto" else (method,):
@@ -106,11 +107,13 @@ def abduct(
     raise ValueError(_refusal(model, start, method))
 
 
-def factual(model: Model, batch: Batch, latents: Mapping[str, Tensor]) -> dict[str, Site]:
+def factual(
+    model: Model, batch: Mapping[str, Tensor], latents: Mapping[str, Tensor]
+) -> dict[str, Site]:
     """The sites of the program, run on the evidence and on draws of what was not seen."""
     with Run(latents, observed=batch) as run:
-        model.model(rows_of(batch) if batch else 1, **arguments(model, "model", batch))
-    check_keys(model, batch, run)
+        model.model(rows_of(batch or latents), **arguments(model, "model", batch))
+    check_keys(model, Batch(batch), run)
     return run.sites
 
 
@@ -156,9 +159,7 @@ def _nothing(model: Model, batch: Batch, start: Abduction, particles: int) -> No
     """Inversion does not apply: something was not seen."""
 
 
-def _conditioned(
-    model: Model, batch: Batch, start: Abduction, particles: int
-) -> Abduction | None:
+def _conditioned(model: Model, batch: Batch, start: Abduction, particles: int) -> Abduction | None:
     """Exact draws from a linear-Gaussian model, and the law of its noise."""
     system = gaussian.system(model)
     if system is None:
@@ -167,10 +168,7 @@ def _conditioned(
     zero = torch.zeros(n)
     x = torch.stack([batch.get(node, zero).double().cpu() for node in system.nodes], 1)
     seen = torch.stack(
-        [
-            batch.get(node + SEEN, torch.full((n,), node in batch)).cpu()
-            for node in system.nodes
-        ],
+        [batch.get(node + SEEN, torch.full((n,), node in batch)).cpu() for node in system.nodes],
         1,
     )
     mean, covariance = gaussian.posterior(system, x, seen)
@@ -259,15 +257,19 @@ def _sampled(model: Model, batch: Batch, start: Abduction, particles: int) -> Ab
         part = without(take(batch, index), unseen)
         part = Batch({key: x for key, x in part.items() if not key.endswith(SEEN)})
         draws = -(-particles // chains)
-        found = mcmc(model, part, draws=max(draws, 4), chains=chains, seed=fresh_seed())
+        with torch.enable_grad():
+            found = mcmc(model, part, draws=max(draws, 4), chains=chains, seed=fresh_seed())
         table = found.summary()
         r_hat = max(r_hat, float(table["r_hat"].max()))
         for name in start.unseen:
             site = start.sites[name]
             if values[name].shape[:1] == (0,):
-                values[name] = batch.get(name, site.value).expand(
-                    particles, n, *site.value.shape[1:]
-                ).clone().to(site.value)
+                values[name] = (
+                    batch.get(name, site.value)
+                    .expand(particles, n, *site.value.shape[1:])
+                    .clone()
+                    .to(site.value)
+                )
             if name in unseen:
                 drawn = found.draws[name].transpose(0, 1).flatten(0, 1)[:particles]
                 values[name][:, index] = drawn.to(site.value)
@@ -289,7 +291,10 @@ def _patterns(batch: Batch, unseen: tuple[str, ...]) -> list[tuple[Tensor, list[
     )
     patterns, which = torch.unique(lacks, dim=0, return_inverse=True)
     return [
-        ((which == k).nonzero().flatten(), [m for m, gone in zip(unseen, p.tolist(), strict=True) if gone])
+        (
+            (which == k).nonzero().flatten(),
+            [m for m, gone in zip(unseen, p.tolist(), strict=True) if gone],
+        )
         for k, p in enumerate(patterns)
     ]
 
@@ -322,9 +327,9 @@ def _trusted(
     warnings.warn(
         f"In {max(few, heavy)} of {rows_of(batch)} rows the weights of the draws are too uneven to "
         f"trust: fewer than {_FEW} particles carry the weight in {few} (least "
-        f"{float(found.ess.min()):.1f}), and k-hat is above {_HEAVY} in {heavy}. The proposal misses "
-        "the posterior there, and the spread of the answer is too small. Take more particles=, "
-        'train the guide longer, or use method="NUTS".',
+        f"{float(found.ess.min()):.1f}), and k-hat is above {_HEAVY} in {heavy}. The proposal "
+        "misses the posterior there, and the spread of the answer is too small. Take more "
+        'particles=, train the guide longer, or use method="NUTS".',
         RuntimeWarning,
         stacklevel=5,
     )

@@ -155,9 +155,9 @@ def words(schema: Schema | None, values: Mapping[Target, Action]) -> dict[str, s
     }
 
 
-def is_shift(value: Action) -> bool:
+def is_shift(value: Any) -> bool:
     """Whether it is a function of the natural value and the parents, and not of these alone."""
-    if isinstance(value, Tensor | Distribution | Mechanism):
+    if isinstance(value, Tensor | Distribution | Mechanism) or not callable(value):
         return False
     try:
         parameters = inspect.signature(value).parameters.values()

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from causal.actions import Action, asking, checked, show, sites_of
+from causal.actions import Action, Target, asking, checked, sites_of, words
 from causal.answers import Effect
 from causal.estimation import bootstrap, complete, estimate
 from causal.expectations import expectation
@@ -147,7 +147,7 @@ class _Question:
     outcome: str
     levels: int
     labels: tuple[Any, ...]
-    worlds: tuple[dict[str, Action], dict[str, Action]]
+    worlds: tuple[dict[Target, Action], dict[Target, Action]]
     draws: int
 
 
@@ -167,8 +167,7 @@ def _ask(
 
 
 def _words(question: _Question, world: int) -> dict[str, str]:
-    done, schema = question.worlds[world], question.model.schema
-    return {name: show(schema, name, value) for name, value in done.items()}
+    return words(question.model.schema, question.worlds[world])
 
 
 def _means(
@@ -194,7 +193,7 @@ def _means(
 
 
 def _sample(
-    question: _Question, model: Model, shared: Shared, values: Mapping[str, Action]
+    question: _Question, model: Model, shared: Shared, values: Mapping[Target, Action]
 ) -> Shaped[Tensor, " draws"]:
     """Draws of the outcome in one world: numbers in its unit, or levels as codes."""
     acted = Intervened(model, values) if values else model

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pyro.distributions import Categorical, Normal
 from torch import Tensor
 
-from causal.actions import Action
+from causal.actions import Action, Target
 from causal.mechanisms import CategoricalTable, LinearGaussian
 from causal.scm import SCM
 
@@ -24,7 +24,7 @@ _MOST = 25
 Mean = Float[Tensor, " k"]
 
 
-def expectation(scm: SCM, values: Mapping[str, Action], node: str) -> Mean | None:
+def expectation(scm: SCM, values: Mapping[Target, Action], node: str) -> Mean | None:
     """The mean of a node, shape (1,), or the probabilities of its levels, shape (k,).
 
     Args:
@@ -45,7 +45,7 @@ def expectation(scm: SCM, values: Mapping[str, Action], node: str) -> Mean | Non
         return _mean(scm, values, node)
 
 
-def _mean(scm: SCM, values: Mapping[str, Action], node: str) -> Mean | None:
+def _mean(scm: SCM, values: Mapping[Target, Action], node: str) -> Mean | None:
     mechanism = scm.mechanism(node)
     if node in values:
         return _mean_of(values[node], mechanism.levels, scm.dtype)
@@ -76,7 +76,7 @@ def _mean_of(value: Action, levels: int, dtype: torch.dtype) -> Mean | None:
     return None
 
 
-def _law(scm: SCM, values: Mapping[str, Action], node: str) -> Mean | None:
+def _law(scm: SCM, values: Mapping[Target, Action], node: str) -> Mean | None:
     """The probabilities of a table's levels: the product of the tables upstream, summed."""
     cut: nx.DiGraph[str] = nx.DiGraph(scm.graph)
     cut.remove_edges_from([(a, b) for a, b in scm.graph.edges if b in values])

@@ -39,13 +39,13 @@ class System:
     s: Float[Tensor, " d"]
 
     @property
-    def A(self) -> Float[Tensor, "d d"]:
-        """(I - W)^-1."""
+    def response(self) -> Float[Tensor, "d d"]:
+        """A = (I - W)^-1."""
         return torch.linalg.inv(torch.eye(len(self.s), dtype=self.W.dtype) - self.W)
 
     def solve(self, u: Float[Tensor, "*k n d"]) -> Float[Tensor, "*k n d"]:
         """x = A (b + s u)."""
-        return (self.b + self.s * u) @ self.A.mT
+        return (self.b + self.s * u) @ self.response.mT
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +95,8 @@ def system(model: Model) -> System | None:
         b[:, i] = mechanism.intercept.double()
         s[i] = mechanism.log_scale.double().exp()
         for parent, w in zip(mechanism.inputs, mechanism.weight.double(), strict=True):
-            if (parent, node) in values:
-                b[:, i] = b[:, i] + w * values[parent, node].double()
+            if isinstance(heard := values.get((parent, node)), Tensor):
+                b[:, i] = b[:, i] + w * heard.double()
             else:
                 W[i, nodes.index(parent)] = w
     return System(nodes, b.detach(), W.detach(), s.detach())
@@ -106,7 +106,7 @@ def posterior(
     factual: System, x: Rows, seen: Bool[Tensor, "n d"]
 ) -> tuple[Rows, Float[Tensor, "n d d"]]:
     """Mean and covariance of the noise u of every row, given its seen nodes."""
-    A, n, d = factual.A, len(x), len(factual.s)
+    A, n, d = factual.response, len(x), len(factual.s)
     G = factual.s[:, None] * A.mT
     S = G.mT @ G
     residual = x - factual.b @ A.mT
@@ -133,7 +133,7 @@ def draw(
 
 def law(world: System, mean: Rows, covariance: Float[Tensor, "n d d"]) -> Normals:
     """The law of all nodes in a world, under a normal law of the noise."""
-    root = world.A * world.s
+    root = world.response * world.s
     return Normals(world.nodes, world.solve(mean), root @ covariance @ root.mT)
 
 

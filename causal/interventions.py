@@ -26,7 +26,6 @@ from causal.shifts import Shifted
 from causal.structural import Structural, rewired
 from pgm import Model
 from pgm.handlers import Handled
-from pgm.model import arguments
 from pgm.verb import Unsupported, Verb
 
 INTERVENED = "_intervened"
@@ -66,7 +65,7 @@ def do(
         TypeError: something that is none of the above.
 
     Example:
-        >>> from causal import LinearGaussian
+        >>> from causal import SCM, LinearGaussian
         >>> scm = SCM("A -> B", B=LinearGaussian({"A": 2.0}, scale=0.5))
         >>> from pgm import sample
         >>> sample(do(scm, B=3.0), 2, seed=0)["B"]
@@ -132,15 +131,13 @@ class Intervened(Handled):
         training = self.training and program == "model"
         return Intervention(self.base, values, program=program, training=training)
 
-    def model(self, n: int, **context: Any) -> Any:
-        """The joint program of the base under the intervention."""
+    def joint(self, n: int, **context: Any) -> Any:
+        """The joint program of the base, its mechanisms and arrows exchanged."""
         mechanisms, arrows = self.mechanisms, changes(self.values)
         if not (mechanisms or arrows):
-            return super().model(n, **context)
+            return self.base.model(n, **context)
         assert isinstance(self.base, Structural)
-        with self.handler("model"):
-            given = arguments(self.base, "model", context)
-            return self.base.draw(n, **given, mechanisms=mechanisms, arrows=arrows)
+        return self.base.draw(n, **context, mechanisms=mechanisms, arrows=arrows)
 
     def extra_repr(self) -> str:
         """What is done."""

@@ -35,17 +35,13 @@ class Shifted(TorchDistribution):
 
     def __init__(self, base_dist: Any, change: Callable[[Tensor], Tensor], site: str) -> None:
         self.base_dist, self.change, self.site = base_dist, change, site
+        self.has_rsample = bool(base_dist.has_rsample)
         super().__init__(base_dist.batch_shape, base_dist.event_shape, validate_args=False)
 
     @property
     def support(self) -> Any:
         """That of the base: a shift gives values that the site can take."""
         return self.base_dist.support
-
-    @property
-    def has_rsample(self) -> bool:
-        """As the base."""
-        return bool(self.base_dist.has_rsample)
 
     def sample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
         """f(v)."""
@@ -68,22 +64,22 @@ class Shifted(TorchDistribution):
 
 
 @noise.noise.register(Shifted)
-def _noise(fn: Shifted, shape: tuple[int, ...] = (), *, coupling: str | None = None) -> Any:
+def _noise(fn: Any, shape: tuple[int, ...] = (), *, coupling: str | None = None) -> Any:
     return noise.noise(fn.base_dist, shape, coupling=coupling)
 
 
 @noise.push.register(Shifted)
-def _push(fn: Shifted, u: Any, *, coupling: str | None = None) -> Tensor:
+def _push(fn: Any, u: Any, *, coupling: str | None = None) -> Tensor:
     return fn.change(noise.push(fn.base_dist, u, coupling=coupling))
 
 
 @noise.couplings.register(Shifted)
-def _couplings(fn: Shifted) -> tuple[str, ...]:
+def _couplings(fn: Any) -> tuple[str, ...]:
     return noise.couplings(fn.base_dist)
 
 
 @noise.pull.register(Shifted)
-def _pull(fn: Shifted, x: Tensor, *, coupling: str | None = None) -> Any:
+def _pull(fn: Any, x: Tensor, *, coupling: str | None = None) -> Any:
     raise Unsupported(
         f"Site {fn.site!r} was shifted when the evidence came about: what it would have been, and "
         "so its noise, is not known. Ask about rows in which it was left alone."

@@ -5,29 +5,30 @@ push(dist, u) of every site. A model with mechanisms of its own is walked node b
 downstream of what was done; any other program is run twice by a handler.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from causal.actions import Action, fill, is_shift, policy, shifted
+from causal.actions import Action, Target, fill, is_shift, policy, shifted
 from causal.arrows import changes
 from causal.graph import descendants, order
 from causal.interventions import INTERVENED, Intervened, unwrap
 from causal.mechanisms import Mechanism
+from causal.scm import SCM
 from causal.shifts import Shifted
 from causal.structural import listen, rewired
-from causal.scm import SCM
 from pgm import Model
 from pgm import noise as forms
 from pgm.batch import rows_of
 from pgm.model import arguments
 from pgm.sites import Run, Site
+
+M = TypeVar("M", bound=Model)
 
 Coupling = str | Mapping[str, str] | None
 """The coupling of discrete sites: one name, or a name by site."""
@@ -66,7 +67,9 @@ def predict(
     """
     if isinstance(unwrap(model)[0], SCM):
         return _walk(model, acted, {**batch, **latents}, coupling)
-    return World({k: s.value for k, s in run(model, acted, batch, latents, fresh, coupling).items()})
+    return World(
+        {k: s.value for k, s in run(model, acted, batch, latents, fresh, coupling).items()}
+    )
 
 
 def run(
@@ -168,13 +171,26 @@ def _walk(
             old = was.get(node) or base.mechanism(node)
             heard = listen(node, old.inputs, values, heard_before)
             made[node] = _carry(node, (old, heard), (mechanism, parents), values[node], coupling)
-            if action is not None and not isinstance(action, Mechanism):
-                made[node] = shifted(node, action, mechanism.dist(parents), parents).change(
-                    made[node]
-                )
+            if callable(action) and is_shift(action):
+                law = shifted(node, action, mechanism.dist(parents), parents)
+                made[node] = law.change(made[node])
         else:
             made[node] = _act(node, action, mechanism.dist(parents), parents, values[node])
     return World(made, frozenset(base.nodes) - touched)
+
+
+def spread(acted: M, times: int, sites: Mapping[str, Site]) -> M | Intervened:
+    """The intervention for rows that are all there `times` times over, its values by row too."""
+    if times == 1 or not isinstance(acted, Intervened):
+        return acted
+
+    def repeated(target: Target, value: Action) -> Action:
+        name = target[0] if isinstance(target, tuple) else target
+        if not isinstance(value, Tensor) or value.dim() == sites[name].fn.event_dim:
+            return value
+        return value.repeat(times, *[1] * (value.dim() - 1)) if len(value) > 1 else value
+
+    return Intervened(acted.base, {t: repeated(t, v) for t, v in acted.values.items()})
 
 
 Voice = tuple[Mechanism, Mapping[str, Tensor]]
@@ -199,7 +215,7 @@ def _act(node: str, action: Action, fn: Any, parents: Mapping[str, Tensor], like
     if callable(action) and not isinstance(action, Distribution):
         said = policy(node, action, parents)
     if isinstance(said, Distribution):
-        return said.expand(like.shape[: like.dim() - len(said.event_shape)]).sample()  # type: ignore[no-any-return, no-untyped-call]
+        return said.expand(like.shape[: like.dim() - len(said.event_shape)]).sample()
     return fill(node, said, fn.expand(like.shape[: like.dim() - len(fn.event_shape)]))
 
 

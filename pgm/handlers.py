@@ -77,10 +77,14 @@ class Handled(Model):
         """As the base."""
         return self.base.wants
 
+    def joint(self, n: int, **context: Any) -> Any:
+        """The joint program that runs under the handler: that of the base."""
+        return self.base.model(n, **context)
+
     def model(self, n: int, **context: Any) -> Any:
-        """The joint program of the base under the handler."""
+        """The joint program under the handler."""
         with self.handler("model"):
-            return self.base.model(n, **arguments(self.base, "model", context))
+            return self.joint(n, **arguments(self.base, "model", context))
 
     def guide(self, n: int, **data: Any) -> Any:
         """The guide of the base under the handler."""
