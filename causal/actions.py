@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -73,7 +74,24 @@ def checked(model: Model, wanted: Mapping[Any, Any]) -> dict[Target, Action]:
 
 
 def sites_of(model: Model, n: int) -> dict[str, Site] | None:
-    """The sites of one run of the program; None if it needs context to run."""
+    """The sites of one run of the program; None if it needs context to run.
+
+    What kind of distribution each node of a structural model has does not change with its
+    parameters, so that one run on two rows is kept.
+    """
+    if n > 2 or not isinstance(model, Structural):
+        return _run(model, n)
+    kinds = tuple(id(m) for m in model.modules()), model.dtype, model.device
+    known = _KNOWN.get(model)
+    if known is None or known[0] != kinds:
+        sites = _run(model, n)
+        if sites is None:
+            return None
+        known = _KNOWN[model] = (kinds, sites)
+    return known[1]
+
+
+def _run(model: Model, n: int) -> dict[str, Site] | None:
     with Run() as run, asking(model, 0):
         try:
             model.model(n, **arguments(model, "model", {}))
@@ -82,6 +100,9 @@ def sites_of(model: Model, n: int) -> dict[str, Site] | None:
                 return None
             raise
     return run.sites
+
+
+_KNOWN: WeakKeyDictionary[Model, tuple[Any, dict[str, Site]]] = WeakKeyDictionary()
 
 
 @contextmanager

@@ -19,12 +19,11 @@ from causal.abduction import Abduction, Method, abduct
 from causal.actions import asking, is_shift, words
 from causal.answers import Comparison, Counterfactual
 from causal.couplings import bounds
-from causal.graph import descendants
 from causal.interventions import INTERVENED, Intervened, do
 from causal.mechanisms import Mechanism
 from causal.outcomes import categories
-from causal.structural import Structural
-from causal.worlds import Coupling, World, coupling_of, is_open, predict, spread
+from causal.structural import Structural, rewired
+from causal.worlds import Coupling, Units, World, coupling_of, is_open, predict, reached, spread
 from pgm import Model
 from pgm.batch import Batch, repeat, rows_of
 from pgm.model import arguments
@@ -148,7 +147,10 @@ def compare(
         ]
         if found.particles == 1 and any(s.random for s in scenarios):
             found = replace(found, particles=particles)
-        answers = [s.answer(found, coupling) for s in scenarios]
+        times = found.copies
+        copied, as_it_was = Batch(repeat(found.batch, times)), spread(model, times, found.sites)
+        units = [Units(as_it_was, copied, z, coupling) for z in found.draws]
+        answers = [scenario.answer(found, units) for scenario in scenarios]
     return Comparison(tuple(answers), tuple(labels))
 
 
@@ -185,23 +187,23 @@ class _Scenario:
         """Whether the evidence, once complete, leaves something open."""
         return bool(self.open or self.laws)
 
-    def answer(self, found: Abduction, coupling: Coupling) -> Counterfactual:
+    def answer(self, found: Abduction, units: Sequence[Units]) -> Counterfactual:
         """The rows under the intervention."""
-        times, n = found.copies, found.n
-        batch, shape = Batch(repeat(found.batch, times)), (times, n)
-        model = spread(self.model, times, found.sites)
-        acted = spread(self.acted, times, found.sites)
-        given = (self.fresh, coupling)
-        worlds = [predict(model, acted, batch, z, *given) for z in found.draws]
+        acted = spread(self.acted, found.copies, found.sites)
+        worlds = [predict(each, acted, self.fresh) for each in units]
         parts = [
-            {name: _value(found.sites[name], x, *shape) for name, x in world.values.items()}
+            {
+                name: _value(found.sites[name], x, found.copies, found.n)
+                for name, x in world.values.items()
+                if name in found.sites
+            }
             for world in worlds
         ]
-        names = [name for name in parts[0] if name in found.sites]
+        names = list(parts[0])
         schema = self.model.schema
         return Counterfactual(
             draws=Batch({name: torch.cat([v[name] for v in parts]) for name in names}),
-            how={name: self._how(name, found, worlds[0], coupling) for name in names},
+            how={name: self._how(name, found, worlds[0], units[0].coupling) for name in names},
             do=words(schema, {t: self.acted.values[t] for t in self.wanted}),
             levels={name: categories(found.sites[name].fn) for name in names},
             rung=found.rung,
@@ -209,7 +211,7 @@ class _Scenario:
             k=found.k,
             r_hat=found.r_hat,
             law=self._law(found),
-            bounds=self._bounds(model, acted, batch, found, coupling),
+            bounds=self._bounds(acted, found, units),
             schema=schema,
             note=self.model.note,
         )
@@ -220,30 +222,23 @@ class _Scenario:
         return None if world is None else gaussian.law(world, *found.noise)  # type: ignore[misc]
 
     def _bounds(
-        self,
-        model: Model,
-        acted: Intervened,
-        batch: Batch,
-        found: Abduction,
-        coupling: Coupling,
+        self, acted: Intervened, found: Abduction, units: Sequence[Units]
     ) -> dict[str, tuple[Tensor, Tensor]] | None:
         """Bounds over all couplings, of every site that they reach, averaged over particles."""
         if not self.open or self.laws:
             return None
-        n = found.n
-        each = [
-            bounds(model, acted, batch, z, self.fresh, coupling, self.open) for z in found.draws
-        ]
-        if any(ranges is None for ranges in each):
+        if not found.unseen:  # all copies of a row are alike
+            alike = Units(self.model, found.batch, {}, units[0].coupling)
+            return bounds(alike, self.acted, self.fresh, self.open)
+        known = [bounds(each, acted, self.fresh, self.open) for each in units]
+        ranges = [r for r in known if r is not None]
+        if len(ranges) < len(known):
             return None
-        known = [ranges for ranges in each if ranges is not None]
-        return {
-            name: tuple(
-                torch.cat([r[name][end].unflatten(0, (-1, n)) for r in known]).mean(0)
-                for end in (0, 1)
-            )  # type: ignore[misc]
-            for name in known[0]
-        }
+
+        def mean(name: str, end: int) -> Tensor:
+            return torch.cat([r[name][end].unflatten(0, (-1, found.n)) for r in ranges]).mean(0)
+
+        return {name: (mean(name, 0), mean(name, 1)) for name in ranges[0]}
 
     def _how(self, name: str, found: Abduction, world: World, coupling: Coupling) -> str:
         """How a site got its value in the other world."""
@@ -278,7 +273,7 @@ def _touched(acted: Intervened, wanted: Mapping[Any, Any]) -> set[str] | None:
     if not isinstance(acted.base, Structural):
         return None
     roots = [t if isinstance(t, str) else t[1] for t in wanted]
-    return descendants(acted.graph, roots)
+    return reached(rewired(acted.base.graph, acted.mechanisms), frozenset(roots))
 
 
 def _laws(acted: Intervened, batch: Batch, done: Mapping[str, Any]) -> list[str]:

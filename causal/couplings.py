@@ -9,18 +9,16 @@ A bound is sharp where no two configurations must share one site's choice, else 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from causal.abduction import factual
 from causal.interventions import Intervened
 from causal.outcomes import categories, frequencies, is_binary, unwrapped
-from causal.worlds import Coupling, run, spread
-from pgm import Model
-from pgm.batch import Batch, repeat, rows_of
+from causal.worlds import Units, run, spread
+from pgm.batch import repeat, rows_of
 from pgm.sites import Site
 
 MOST = 2**21
@@ -31,31 +29,22 @@ Range = tuple[Float[Tensor, "rows k"], Float[Tensor, "rows k"]]
 
 
 def bounds(
-    model: Model,
-    acted: Intervened,
-    batch: Batch,
-    latents: Mapping[str, Tensor],
-    fresh: set[str],
-    coupling: Coupling,
-    names: Sequence[str],
+    units: Units, acted: Intervened, fresh: set[str], names: Sequence[str]
 ) -> dict[str, Range] | None:
     """The range of every site's expectation over the couplings of the sites `names`.
 
     Args:
-        model: the model as it was when the evidence came about.
+        units: the rows as they were.
         acted: the model under the intervention.
-        batch: what was seen, complete with `latents`.
-        latents: draws of what was not seen.
         fresh: the sites that were set, or follow a law of the intervention's own.
-        coupling: of sites that are not followed here.
         names: the discrete sites whose couplings are left open, in the order of the program.
 
     Returns:
         By site, lower and upper bounds for every row; None if there are too many configurations,
         or sites with infinitely many levels.
     """
-    rows = rows_of(batch or latents)
-    before = factual(model, batch, latents)
+    before = units.sites
+    rows = rows_of(units.batch or units.latents)
     levels = [categories(before[name].fn) for name in names]
     if not all(levels) or math.prod(levels) * rows > MOST:
         return None
@@ -64,12 +53,18 @@ def bounds(
         name: grid[:, i].repeat_interleave(rows).to(before[name].value)
         for i, name in enumerate(names)
     }
-    many = Batch(repeat(batch, len(grid))), repeat(latents, len(grid))
-    after = run(model, spread(acted, len(grid), before), *many, fresh, coupling, given)
+    size = len(grid)
+    many = Units(
+        spread(units.model, size, before),
+        repeat(units.batch, size),
+        repeat(units.latents, size),
+        units.coupling,
+    )
+    after = run(many, spread(acted, size, before), fresh, given)
     shape = (*levels, rows)
     caps = [_caps(before[name], after[name], shape, i) for i, name in enumerate(names)]
     scalars = {k: s for k, s in after.items() if s.rows and not s.fn.event_shape}
-    targets = {name: _target(site, len(grid) * rows) for name, site in scalars.items()}
+    targets = {name: _target(site, size * rows) for name, site in scalars.items()}
     return {name: _range(x.reshape(*shape, -1), caps) for name, x in targets.items()}
 
 

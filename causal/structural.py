@@ -5,6 +5,7 @@ p(x_1, ..., x_d) = prod_j p(x_j | parents of j) (Pearl 2009, Causality, eq. 1.33
 mechanism, can be exchanged for another one.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -65,7 +66,7 @@ class Structural(Model):
         swapped, heard = mechanisms or {}, arrows or {}
         values: dict[str, Tensor] = {}
         with rows(n):
-            for node in order(rewired(self.graph, swapped)):
+            for node in ordered(rewired(self.graph, swapped)):
                 mechanism = swapped.get(node) or self.mechanism(node)
                 fn = mechanism.dist(listen(node, mechanism.inputs, values, heard))
                 if clamped is not None:
@@ -85,6 +86,14 @@ def listen(
         if effect == node:
             heard[cause] = change(heard[cause])
     return heard
+
+
+def ordered(graph: nx.DiGraph) -> tuple[str, ...]:
+    """Causes before effects; of a frozen graph, which cannot change, worked out once."""
+    return _order(graph) if nx.is_frozen(graph) else order(graph)
+
+
+_order = functools.lru_cache(maxsize=256)(order)
 
 
 def rewired(graph: nx.DiGraph, mechanisms: Mapping[str, Mechanism]) -> nx.DiGraph:

@@ -5,10 +5,12 @@ push(dist, u) of every site. A model with mechanisms of its own is walked node b
 downstream of what was done; any other program is run twice by a handler.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import networkx as nx
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -16,12 +18,12 @@ from torch.distributions import Distribution, Independent
 
 from causal.actions import Action, Target, fill, is_shift, policy, shifted
 from causal.arrows import changes
-from causal.graph import descendants, order
+from causal.graph import descendants
 from causal.interventions import INTERVENED, Intervened, unwrap
 from causal.mechanisms import Mechanism
 from causal.scm import SCM
 from causal.shifts import Shifted
-from causal.structural import listen, rewired
+from causal.structural import listen, ordered, rewired
 from pgm import Model
 from pgm import noise as forms
 from pgm.batch import rows_of
@@ -32,6 +34,9 @@ M = TypeVar("M", bound=Model)
 
 Coupling = str | Mapping[str, str] | None
 """The coupling of discrete sites: one name, or a name by site."""
+
+Voice = tuple[Mechanism, Mapping[str, Tensor]]
+"""A mechanism and what it hears."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,61 +52,95 @@ class World:
     untouched: frozenset[str] = frozenset()
 
 
-def predict(
-    model: Model,
-    acted: Intervened,
-    batch: Mapping[str, Tensor],
-    latents: Mapping[str, Tensor],
-    fresh: set[str],
-    coupling: Coupling,
-) -> World:
+class Units:
+    """Complete rows and the noise of their sites, each pulled once, when it is first needed.
+
+    Args:
+        model: the model as it was when the rows came about.
+        batch: what was seen.
+        latents: draws of what was not.
+        coupling: of discrete sites.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        batch: Mapping[str, Tensor],
+        latents: Mapping[str, Tensor],
+        coupling: Coupling,
+    ) -> None:
+        self.model, self.coupling = model, coupling
+        self.batch, self.latents = batch, latents
+        self._noise: dict[str, Any] = {}
+
+    @functools.cached_property
+    def sites(self) -> dict[str, Site]:
+        """The sites of the program as they were."""
+        with Run(self.latents, observed=self.batch) as run:
+            self.model.model(rows_of(self.batch or self.latents), **self.context(self.model))
+        return run.sites
+
+    @functools.cached_property
+    def values(self) -> dict[str, Tensor]:
+        """The value of every node of an SCM."""
+        return {**self.batch, **self.latents}
+
+    def context(self, model: Model) -> dict[str, Any]:
+        """The context of a program."""
+        return arguments(model, "model", self.batch)
+
+    def noise(self, name: str) -> Any:
+        """The noise of a site of a program."""
+        if name not in self._noise:
+            site = self.sites[name]
+            chosen = coupling_of(name, site.fn, self.coupling)
+            self._noise[name] = forms.pull(site.fn, site.value, coupling=chosen)
+        return self._noise[name]
+
+    def carry(self, node: str, now: Voice, old: Voice) -> Tensor:
+        """The value that a node's noise makes of what it hears now; the nodes of an SCM."""
+        chosen = None
+        if old[0].levels > 1 or self.coupling is not None:
+            chosen = coupling_of(node, old[0].dist(old[1]), self.coupling)
+        if node not in self._noise:
+            self._noise[node] = old[0].pull(old[1], self.values[node], coupling=chosen)
+        if now[0] is not old[0]:
+            _check_kind(node, now[0].dist(now[1]), old[0].dist(old[1]))
+        return now[0].push(now[1], self._noise[node], coupling=chosen)
+
+
+def predict(units: Units, acted: Intervened, fresh: set[str]) -> World:
     """The rows under an intervention.
 
     Args:
-        model: the model as it was when the evidence came about.
+        units: the rows as they were.
         acted: the model under the intervention.
-        batch: what was seen.
-        latents: draws of what was not.
         fresh: the sites that were set, or follow a law of the intervention's own.
-        coupling: of discrete sites.
     """
-    if isinstance(unwrap(model)[0], SCM):
-        return _walk(model, acted, {**batch, **latents}, coupling)
-    return World(
-        {k: s.value for k, s in run(model, acted, batch, latents, fresh, coupling).items()}
-    )
+    base, before = unwrap(units.model)
+    if isinstance(base, SCM) and all(isinstance(v, Tensor | Mechanism) for v in before.values()):
+        return _walk(units, acted)
+    return World({name: site.value for name, site in run(units, acted, fresh).items()})
 
 
 def run(
-    model: Model,
+    units: Units,
     acted: Intervened,
-    batch: Mapping[str, Tensor],
-    latents: Mapping[str, Tensor],
     fresh: set[str],
-    coupling: Coupling,
     given: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Site]:
-    """The sites of any program under an intervention, on the noise of the factual run.
+    """The sites of any program under an intervention, on the noise of the rows.
 
     Args:
-        model: as in `predict`.
+        units: as in `predict`.
         acted: as in `predict`.
-        batch: as in `predict`.
-        latents: as in `predict`.
         fresh: as in `predict`.
-        coupling: as in `predict`.
         given: values that some sites take in the other world, whatever their noise.
     """
-    n = rows_of(batch or latents)
-    with Run(latents, observed=batch) as before:
-        model.model(n, **arguments(model, "model", batch))
-    noise = {
-        name: forms.pull(site.fn, site.value, coupling=coupling_of(name, site.fn, coupling))
-        for name, site in before.sites.items()
-        if is_random(site) and name not in fresh and name not in (given or {})
-    }
-    with _Prediction(noise, before.sites, fresh, coupling, given or {}) as after:
-        acted.model(n, **arguments(acted, "model", batch))
+    rows = rows_of(units.batch or units.latents)
+    before = units.sites  # run now, and not inside the handler
+    with _Prediction(units, before, fresh, given or {}) as after:
+        acted.model(rows, **units.context(acted))
     return after.sites
 
 
@@ -109,24 +148,21 @@ class _Prediction(Run):
     """Runs a program on given noise instead of new draws.
 
     Args:
-        noise: by site.
-        factual: the sites of the run from which the noise was pulled.
+        units: the rows as they were.
+        before: their sites.
         fresh: sites whose draws are the intervention's own.
-        coupling: as the noise was pulled with.
         given: values that sites take, whatever their noise.
     """
 
     def __init__(
         self,
-        noise: Mapping[str, Any],
-        factual: Mapping[str, Site],
+        units: Units,
+        before: Mapping[str, Site],
         fresh: set[str],
-        coupling: Coupling,
         given: Mapping[str, Tensor],
     ) -> None:
         super().__init__()
-        self.noise, self.factual, self.fresh = noise, factual, fresh
-        self.coupling, self.given = coupling, given
+        self.units, self.before, self.fresh, self.given = units, before, fresh, given
 
     def _pyro_sample(self, msg: Any) -> None:
         name, fn = msg["name"], msg["fn"]
@@ -143,39 +179,42 @@ class _Prediction(Run):
         if name in self.given:
             msg["value"] = self.given[name]
             return
-        _check_kind(name, fn, self.factual[name].fn if name in self.noise else None)
-        chosen = coupling_of(name, fn, self.coupling)
-        msg["value"] = forms.push(fn, self.noise[name], coupling=chosen)
+        before = self.before.get(name)
+        _check_kind(name, fn, before.fn if before is not None and is_random(before) else None)
+        chosen = coupling_of(name, fn, self.units.coupling)
+        msg["value"] = forms.push(fn, self.units.noise(name), coupling=chosen)
 
 
-def _walk(
-    model: Model, acted: Intervened, values: Mapping[str, Tensor], coupling: Coupling
-) -> World:
+def _walk(units: Units, acted: Intervened) -> World:
     """The nodes of an SCM under an intervention: what is not downstream stays as it was."""
-    base, before = unwrap(model)
+    base, before = unwrap(units.model)
     assert isinstance(base, SCM)
+    values, made = units.values, dict[str, Tensor]()
     new = {t: v for t, v in acted.values.items() if before.get(t) is not v}
     graph = rewired(base.graph, acted.mechanisms)
-    touched = descendants(graph, [t if isinstance(t, str) else t[1] for t in new])
-    was = unwrap_mechanisms(model)
-    heard_before, heard_now = changes(before), changes(acted.values)
-    made: dict[str, Tensor] = {}
-    for node in order(graph):
+    touched = reached(graph, frozenset(t if isinstance(t, str) else t[1] for t in new))
+    was = units.model.mechanisms if isinstance(units.model, Intervened) else {}
+    then, now = changes(before), changes(acted.values)
+    for node in ordered(graph):
+        action = acted.values.get(node)
         if node not in touched:
             made[node] = values[node]
             continue
+        if isinstance(action, Tensor) and not action.dim():
+            made[node] = action.to(values[node]).expand(values[node].shape)
+            continue
         mechanism = acted.mechanisms.get(node) or base.mechanism(node)
-        parents = listen(node, mechanism.inputs, made, heard_now)
-        action = acted.values.get(node)
-        if action is None or isinstance(action, Mechanism) or is_shift(action):
+        hears = listen(node, mechanism.inputs, made, now)
+        shift = action is not None and is_shift(action)
+        if action is None or isinstance(action, Mechanism) or shift:
             old = was.get(node) or base.mechanism(node)
-            heard = listen(node, old.inputs, values, heard_before)
-            made[node] = _carry(node, (old, heard), (mechanism, parents), values[node], coupling)
-            if callable(action) and is_shift(action):
-                law = shifted(node, action, mechanism.dist(parents), parents)
+            heard = listen(node, old.inputs, values, then)
+            made[node] = units.carry(node, (mechanism, hears), (old, heard))
+            if shift:
+                law = shifted(node, action, mechanism.dist(hears), hears)  # type: ignore[arg-type]
                 made[node] = law.change(made[node])
         else:
-            made[node] = _act(node, action, mechanism.dist(parents), parents, values[node])
+            made[node] = _act(node, action, mechanism.dist(hears), hears, values[node])
     return World(made, frozenset(base.nodes) - touched)
 
 
@@ -193,22 +232,6 @@ def spread(acted: M, times: int, sites: Mapping[str, Site]) -> M | Intervened:
     return Intervened(acted.base, {t: repeated(t, v) for t, v in acted.values.items()})
 
 
-Voice = tuple[Mechanism, Mapping[str, Tensor]]
-"""A mechanism and what it hears."""
-
-
-def _carry(node: str, old: Voice, new: Voice, x: Tensor, coupling: Coupling) -> Tensor:
-    """The value of a node on the noise of its factual value."""
-    chosen = None
-    if new[0] is not old[0]:
-        before, after = old[0].dist(old[1]), new[0].dist(new[1])
-        _check_kind(node, after, before)
-    if old[0].levels > 1 or coupling is not None:
-        chosen = coupling_of(node, old[0].dist(old[1]), coupling)
-    u = old[0].pull(old[1], x, coupling=chosen)
-    return new[0].push(new[1], u, coupling=chosen)
-
-
 def _act(node: str, action: Action, fn: Any, parents: Mapping[str, Tensor], like: Tensor) -> Tensor:
     """What a value, a law or a policy makes of a node."""
     said: Any = action
@@ -219,9 +242,12 @@ def _act(node: str, action: Action, fn: Any, parents: Mapping[str, Tensor], like
     return fill(node, said, fn.expand(like.shape[: like.dim() - len(fn.event_shape)]))
 
 
-def unwrap_mechanisms(model: Model) -> Mapping[str, Mechanism]:
-    """The mechanisms that interventions have put into a model."""
-    return model.mechanisms if isinstance(model, Intervened) else {}
+def reached(graph: nx.DiGraph, nodes: frozenset[str]) -> set[str]:
+    """The nodes and all downstream; in a frozen graph, which cannot change, found once."""
+    return _reached(graph, nodes) if nx.is_frozen(graph) else descendants(graph, nodes)
+
+
+_reached = functools.lru_cache(maxsize=1024)(descendants)
 
 
 def is_random(site: Site) -> bool:
