@@ -22,6 +22,7 @@ from causal.couplings import bounds
 from causal.interventions import INTERVENED, Intervened, do
 from causal.mechanisms import Mechanism
 from causal.outcomes import categories
+from causal.scm import SCM
 from causal.structural import Structural, rewired
 from causal.worlds import Coupling, Units, World, coupling_of, is_open, predict, reached, spread
 from pgm import Model
@@ -149,7 +150,8 @@ def compare(
             found = replace(found, particles=particles)
         times = found.copies
         copied, as_it_was = Batch(repeat(found.batch, times)), spread(model, times, found.sites)
-        units = [Units(as_it_was, copied, z, coupling) for z in found.draws]
+        known = None if found.unseen or times > 1 or isinstance(model, SCM) else found.sites
+        units = [Units(as_it_was, copied, z, coupling, known) for z in found.draws]
         answers = [scenario.answer(found, units) for scenario in scenarios]
     return Comparison(tuple(answers), tuple(labels))
 

@@ -60,6 +60,7 @@ class Units:
         batch: what was seen.
         latents: draws of what was not.
         coupling: of discrete sites.
+        sites: those of a run on these rows, if there was one.
     """
 
     def __init__(
@@ -68,14 +69,18 @@ class Units:
         batch: Mapping[str, Tensor],
         latents: Mapping[str, Tensor],
         coupling: Coupling,
+        sites: Mapping[str, Site] | None = None,
     ) -> None:
         self.model, self.coupling = model, coupling
         self.batch, self.latents = batch, latents
+        self._sites = sites
         self._noise: dict[str, Any] = {}
 
     @functools.cached_property
-    def sites(self) -> dict[str, Site]:
+    def sites(self) -> Mapping[str, Site]:
         """The sites of the program as they were."""
+        if self._sites is not None:
+            return self._sites
         with Run(self.latents, observed=self.batch) as run:
             self.model.model(rows_of(self.batch or self.latents), **self.context(self.model))
         return run.sites
