@@ -1,8 +1,9 @@
 """Causal models and questions over `pgm`: interventions, counterfactuals, effects, discovery."""
 
 from causal import graph
-from causal.answers import Counterfactual, Effect
-from causal.counterfactuals import counterfactual
+from causal.answers import Comparison, Conditional, Counterfactual, Effect
+from causal.conditioning import condition
+from causal.counterfactuals import compare, counterfactual
 from causal.effects import effect
 from causal.estimation import estimate
 from causal.graph import as_graph, parse
@@ -14,6 +15,8 @@ from causal.scm import SCM
 __all__ = [
     "SCM",
     "CategoricalTable",
+    "Comparison",
+    "Conditional",
     "Counterfactual",
     "Effect",
     "Intervened",
@@ -21,6 +24,8 @@ __all__ = [
     "LinearSoftmax",
     "Mechanism",
     "as_graph",
+    "compare",
+    "condition",
     "counterfactual",
     "do",
     "draw_effect",

@@ -53,7 +53,7 @@ def checked(model: Model, wanted: Mapping[Any, Any]) -> dict[Target, Action]:
                 "and has no mechanism to replace. Pass it as context= or in the batch."
             )
     coded = {
-        name: _coded(model, name[0] if isinstance(name, tuple) else name, value)
+        name: encode(model, name[0] if isinstance(name, tuple) else name, value)
         for name, value in wanted.items()
     }
     lengths = [len(v) for v in coded.values() if isinstance(v, Tensor) and v.dim()]
@@ -237,8 +237,13 @@ class _Parents(dict[str, Tensor]):
         )
 
 
-def _coded(model: Model, name: str, value: Any) -> Action:
-    """A value in the model's numbers."""
+def encode(model: Model, name: str, value: Any) -> Action:
+    """A value of a site in the model's numbers.
+
+    Raises:
+        TypeError: something that no site can be set to.
+        ValueError: a label that the schema does not have, or a value that is not finite.
+    """
     if isinstance(value, Tensor):
         value = value.detach().to(model.device)
     elif isinstance(value, TorchDistributionMixin):

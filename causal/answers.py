@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Counterfactual:
-    """What would have been, in every row that was seen.
+class Draws:
+    """Draws of all sites given evidence, and how far they can be trusted.
 
     Attributes:
-        draws: every site under the intervention, in the model's numbers, shape (particles, n, ...);
-            one particle where the answer is exact.
+        draws: every site, in the model's numbers, shape (particles, n, ...); one particle where
+            the answer is exact.
         how: by site, how its value was found.
         do: what was done, in words.
         levels: by site, the number of its levels, 0 for a number.
@@ -34,8 +34,6 @@ class Counterfactual:
         k: k-hat of those weights by row; above 0.7 they cannot be trusted.
         r_hat: the largest R-hat, where chains were run.
         law: the exact law of all nodes in every row of a linear-Gaussian world.
-        bounds: by site, the least and the largest mean, or probability of each level, shape
-            (n, k), under any coupling of discrete sites; None where nothing is open, or too much.
         schema: that of the model.
         note: that of the model.
     """
@@ -49,14 +47,8 @@ class Counterfactual:
     k: Float[Tensor, " n"] | None = None
     r_hat: float | None = None
     law: "Normals | None" = None
-    bounds: Mapping[str, tuple[Tensor, Tensor]] | None = None
     schema: Schema | None = None
     note: str | None = None
-
-    @property
-    def exact(self) -> bool:
-        """Whether the evidence fixes the answer, given the model."""
-        return all(way in _FIXED for way in self.how.values())
 
     @property
     def size(self) -> tuple[int, int]:
@@ -104,19 +96,16 @@ class Counterfactual:
 
     def __str__(self) -> str:
         particles, n = self.size
-        kind = "exact" if self.exact else f"{particles} particle{'s' if particles > 1 else ''}"
-        if self.law is not None:
-            kind = "exact law"
-        rows = f"{n} row{'s' if n > 1 else ''}"
-        lines = [f"Counterfactual under {_world(self.do)}: {rows}, {kind}"]
+        kind = f"{particles} particles" if particles > 1 else "exact"
+        kind = "exact law" if self.law is not None else kind
+        lines = [f"{type(self).__name__} under {_world(self.do)}: {n} row{'s' * (n > 1)}, {kind}"]
         wide = max(map(len, self.how))
         lines += [f"  {name:<{wide}}  {way}" for name, way in self.how.items()]
-        return "\n".join(
-            [*lines, *self._gauges(), *self._open(), *([self.note] if self.note else [])]
-        )
+        said = [*lines, *self.caveats()]
+        return "\n".join([*said, *([self.note] if self.note else [])])
 
-    def _gauges(self) -> Iterator[str]:
-        """How far the draws can be trusted."""
+    def caveats(self) -> Iterator[str]:
+        """How far the draws can be trusted, a line each."""
         if self.ess is not None:
             median, least = float(self.ess.median()), float(self.ess.min())
             known = self.k[~self.k.isnan()] if self.k is not None else self.ess[:0]
@@ -125,16 +114,38 @@ class Counterfactual:
         if self.r_hat is not None:
             yield f"  largest R-hat of the chains: {self.r_hat:.3f}"
 
-    def _open(self) -> Iterator[str]:
-        """What no data can tell, and the bounds on it."""
+
+@dataclass(frozen=True, eq=False)
+class Conditional(Draws):
+    """All sites given evidence, in the world of the model, under its interventions."""
+
+
+@dataclass(frozen=True, eq=False)
+class Counterfactual(Draws):
+    """What would have been, in every row that was seen.
+
+    Attributes:
+        bounds: by site, the least and the largest mean, or probability of each level, shape
+            (n, k), under any coupling of discrete sites; None where nothing is open, or too much.
+    """
+
+    bounds: Mapping[str, tuple[Tensor, Tensor]] | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the evidence fixes the answer, given the model."""
+        return all(way in _FIXED for way in self.how.values())
+
+    def caveats(self) -> Iterator[str]:
+        """How far the draws can be trusted, and what no data can tell."""
+        yield from super().caveats()
         if not any("not identified" in way for way in self.how.values()):
             return
         yield "  Another coupling may answer otherwise, and no data can tell them apart."
         if self.bounds is None:
             yield "  Bounds over all couplings are not known: too many configurations."
             return
-        where = "" if self.size[1] == 1 else ", means over rows"
-        yield f"  Bounds over all couplings{where}:"
+        yield f"  Bounds over all couplings{', means over rows' * (self.size[1] > 1)}:"
         for name, (lower, upper) in self.bounds.items():
             low, high = lower.mean(0).tolist(), upper.mean(0).tolist()
             if float((upper - lower).max()) < 1e-6:

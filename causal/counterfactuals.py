@@ -24,11 +24,21 @@ from causal.mechanisms import Mechanism
 from causal.outcomes import categories
 from causal.scm import SCM
 from causal.structural import Structural, rewired
-from causal.worlds import Coupling, Units, World, coupling_of, is_open, predict, reached, spread
+from causal.worlds import (
+    Coupling,
+    Units,
+    World,
+    coupling_of,
+    is_open,
+    predict,
+    reached,
+    spread,
+    value_of,
+)
 from pgm import Model
 from pgm.batch import Batch, repeat, rows_of
 from pgm.model import arguments
-from pgm.sites import Run, Site
+from pgm.sites import Run
 from pgm.verb import prepare
 
 _do = do  # `counterfactual` has an argument of that name
@@ -195,7 +205,7 @@ class _Scenario:
         worlds = [predict(each, acted, self.fresh) for each in units]
         parts = [
             {
-                name: _value(found.sites[name], x, found.copies, found.n)
+                name: value_of(found.sites[name], found.copies, found.n, x)
                 for name, x in world.values.items()
                 if name in found.sites
             }
@@ -288,10 +298,3 @@ def _laws(acted: Intervened, batch: Batch, done: Mapping[str, Any]) -> list[str]
         acted.model(rows_of(batch), **arguments(acted, "model", batch))
     laws = [name for name, site in run.sites.items() if site.infer.get(INTERVENED) == "law"]
     return [name for name in laws if name in done]
-
-
-def _value(site: Site, x: Tensor, times: int, n: int) -> Tensor:
-    """The values of a site, shape (times, n, ...), or (times, ...) outside the rows."""
-    if not site.rows:
-        return x.expand(times, *x.shape)
-    return x.expand(times * n, *x.shape[1:]).unflatten(0, (times, n))

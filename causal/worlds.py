@@ -255,6 +255,14 @@ def reached(graph: nx.DiGraph, nodes: frozenset[str]) -> set[str]:
 _reached = functools.lru_cache(maxsize=1024)(descendants)
 
 
+def value_of(site: Site, times: int, n: int, x: Tensor | None = None) -> Tensor:
+    """The values of a site, shape (times, n, ...), or (times, ...) outside the rows."""
+    x = site.value if x is None else x
+    if not site.rows:
+        return x.expand(times, *x.shape)
+    return x.expand(times * n, *x.shape[1:]).unflatten(0, (times, n))
+
+
 def is_random(site: Site) -> bool:
     """Whether a site has a noise in its world."""
     return not site.deterministic and site.infer.get(INTERVENED) != "value"

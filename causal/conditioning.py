@@ -1,0 +1,107 @@
+"""Conditioning: all sites given evidence, in the world of a model, which may be under `do`.
+
+p(x | do(a), e): the evidence is seen in the world in which a was done, before or after it, so that
+evidence downstream of the intervention is taken as such (Pearl 2009, Causality, sec. 1.4). It is
+found by the rungs of `causal.abduction`, exactly where the model allows it. What would have been in
+rows that were seen without the intervention is another question: `causal.counterfactual`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from causal import gaussian
+from causal.abduction import Method, abduct
+from causal.actions import asking, encode, words
+from causal.answers import Conditional
+from causal.interventions import INTERVENED, unwrap
+from causal.outcomes import categories
+from causal.worlds import Units, value_of
+from pgm import Model
+from pgm.batch import Batch, repeat
+from pgm.verb import prepare
+
+
+def condition(
+    model: Model,
+    evidence: Any,
+    *,
+    particles: int = 1000,
+    method: Method = "auto",
+    seed: int | None = None,
+) -> Conditional:
+    """All sites of a model given evidence.
+
+    Args:
+        model: any model; `causal.do(model, ...)` for the world of an intervention.
+        evidence: rows in any form, or one value by site, in the user's words where the model has
+            a schema: `{"E": 3.0}`. What is left out, or missing, is drawn.
+        particles: draws a row.
+        method: a rung, instead of the first that applies: see `causal.abduction`.
+        seed: of the draws.
+
+    Returns:
+        Draws of all sites, (particles, n), and their exact law in a linear-Gaussian model.
+
+    Raises:
+        ValueError: a site that the model does not have, or evidence of density zero.
+
+    Warns:
+        RuntimeWarning: weights of the particles that are too uneven to trust.
+
+    Example:
+        >>> from causal import SCM, LinearGaussian, do
+        >>> scm = SCM("A -> B -> C", B=LinearGaussian({"A": 1.0}), C=LinearGaussian({"B": 1.0}))
+        >>> condition(do(scm, A=2.0), {"C": 4.0}).mean()["B"]
+        tensor([3.])
+    """
+    batch = prepare(model, _rows(model, evidence))
+    base, done = unwrap(model)
+    with asking(model, seed):
+        found = abduct(model, batch, particles=particles, method=method)
+        rows = Batch(repeat(found.batch, found.copies))
+        units = [Units(model, rows, z, None) for z in found.draws]
+        sites = units[0].sites
+        draws = {
+            name: torch.cat([value_of(each.sites[name], found.copies, found.n) for each in units])
+            for name in sites
+        }
+    system = gaussian.system(model) if found.noise is not None else None
+    how = {name: f"drawn: {found.rung}" if name in found.unseen else "seen" for name in sites}
+    how |= {name: "computed from the others" for name, s in sites.items() if s.deterministic}
+    how |= {k: "set by do" for k, s in sites.items() if s.infer.get(INTERVENED) == "value"}
+    return Conditional(
+        draws=Batch(draws),
+        how=how,
+        do=words(base.schema, done),
+        levels={name: categories(site.fn) for name, site in sites.items()},
+        rung=found.rung,
+        ess=found.ess,
+        k=found.k,
+        r_hat=found.r_hat,
+        law=None if system is None else gaussian.law(system, *found.noise),  # type: ignore[misc]
+        schema=model.schema,
+        note=model.note,
+    )
+
+
+def _rows(model: Model, evidence: Any) -> Any:
+    """Evidence of single values as one row."""
+    if not isinstance(evidence, Mapping):
+        return evidence
+    return {
+        name: x if isinstance(x, Tensor) and x.dim() else _row(model, name, x)
+        for name, x in evidence.items()
+    }
+
+
+def _row(model: Model, name: str, value: Any) -> Any:
+    if isinstance(value, bool | int | float | str) or (
+        isinstance(value, Tensor) and not value.dim()
+    ):
+        said = encode(model, name, value)
+        assert isinstance(said, Tensor)
+        return said[None]
+    return value
