@@ -35,7 +35,18 @@ from pgm.weights import check_keys
 Rung = Literal["inversion", "linear-Gaussian", "enumeration", "importance", "guide", "NUTS"]
 Method = Literal["auto", Rung]
 
-_FEW, _HEAVY, _GAUGED, _SITES, _NUTS = 10, 0.7, 200, 20, 64
+_FEW = 10
+"""Effective particles below which an answer is warned about."""
+_HEAVY = 0.7
+"""k-hat above which weights cannot be trusted (Vehtari et al. 2024)."""
+_GAUGED = 200
+"""Rows whose k-hat is computed, those with the fewest effective particles."""
+_SITES = 20
+"""Unseen discrete sites that are summed out, at most."""
+_NUTS = 64
+"""Open cells up to which chains are run without being asked for."""
+_CHAIN = 300
+"""Draws a chain, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,9 +283,10 @@ def _sampled(model: Model, batch: Batch, start: Abduction, particles: int) -> Ab
     for index, unseen in _patterns(batch, start.unseen):
         part = without(take(batch, index), unseen)
         part = Batch({key: x for key, x in part.items() if not key.endswith(SEEN)})
-        draws = -(-particles // chains)
+        draws = max(-(-particles // chains), _CHAIN)
         with torch.enable_grad():
-            found = mcmc(model, part, draws=max(draws, 4), chains=chains, seed=fresh_seed())
+            found = mcmc(model, part, draws=draws, chains=chains, seed=fresh_seed())
+        kept = torch.linspace(0, chains * draws - 1, particles).round().long()
         table = found.summary()
         r_hat = max(r_hat, float(table["r_hat"].max()))
         for name in start.unseen:
@@ -284,7 +296,7 @@ def _sampled(model: Model, batch: Batch, start: Abduction, particles: int) -> Ab
                 known = batch.get(name, torch.zeros(shape[1:])).to(site.value)
                 values[name] = known.expand(shape).clone()
             if name in unseen:
-                drawn = found.draws[name].transpose(0, 1).flatten(0, 1)[:particles]
+                drawn = found.draws[name].flatten(0, 1)[kept]
                 values[name][:, index] = drawn.to(site.value)
     flat = {name: v.flatten(0, 1) for name, v in values.items()}
     return replace(start, rung="NUTS", draws=(flat,), particles=particles, r_hat=r_hat)

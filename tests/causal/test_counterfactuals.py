@@ -217,17 +217,6 @@ class Branching(pgm.Model):
             pyro.sample("y", kind(x, 1.0))
 
 
-def hidden() -> pgm.Model:
-    class Hidden(pgm.Model):
-        def model(self, n: int) -> None:
-            with pgm.rows(n):
-                infer = {"enumerate": "parallel"}
-                k = pyro.sample("k", dist.Categorical(torch.ones(2)), infer=infer)
-                pyro.sample("x", dist.Normal(k * 1.0, 1.0))
-
-    return Hidden()
-
-
 def clamped_unit() -> dict[str, Tensor]:
     clamped = torch.zeros(1, 5, dtype=torch.bool)
     clamped[0, 1] = True
@@ -237,15 +226,11 @@ def clamped_unit() -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("model", "evidence", "done", "message"),
     [
-        ("linear", {k: v for k, v in unit().items() if k != "D"}, {"B": 0.0}, "Site 'D' of SCM"),
-        ("linear", {**unit(), "D": torch.tensor([torch.nan])}, {"B": 0.0}, "Cells of 'D'"),
         ("linear", {**unit(), "Q": torch.zeros(1)}, {"B": 0.0}, "'Q'"),
         ("linear", clamped_unit(), {"C": 0.0}, "clamped by an experiment"),
         ("linear", unit(), {"Q": 0.0}, "no site 'Q'"),
         ("linear", unit(), {}, "nothing to do"),
-        ("doubling", {"y": torch.zeros(1)}, {"x": 0.0}, "Site 'x' of Doubling is neither"),
         (Branching(), {"x": torch.ones(1), "y": torch.ones(1)}, {"x": -1.0}, "is a Laplace, but"),
-        (hidden(), {"x": torch.ones(1)}, {"x": 0.0}, "Site 'k' .* summed out otherwise"),
     ],
 )
 def test_questions_without_an_answer(
