@@ -65,7 +65,7 @@ class Normals:
     def of(self, node: str) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Mean and variance of one node, by row."""
         i = self.nodes.index(node)
-        return self.mean[:, i], self.covariance[:, i, i]
+        return self.mean[:, i], self.covariance[:, i, i].clamp(min=0)  # zero to rounding
 
 
 def system(model: Model) -> System | None:
