@@ -69,6 +69,15 @@ class SCM(Structural):
         self.mechanisms = nn.ModuleDict()
         self.schema = schema
 
+    @staticmethod
+    def from_program(
+        program: Any, graph: Any = None, *, context: Any = None, seed: int = 0
+    ) -> Structural:
+        """Any Pyro program as a structural causal model: see `causal.programs.from_program`."""
+        from causal.programs import from_program
+
+        return from_program(program, graph, context=context, seed=seed)
+
     @property
     def schema(self) -> Schema | None:
         """How a frame becomes a batch; setting it chooses the mechanisms that were not given."""

@@ -65,12 +65,13 @@ class Structural(Model):
         """
         swapped, heard = mechanisms or {}, arrows or {}
         values: dict[str, Tensor] = {}
-        with rows(n):
-            for node in ordered(rewired(self.graph, swapped)):
-                mechanism = swapped.get(node) or self.mechanism(node)
-                fn = mechanism.dist(listen(node, mechanism.inputs, values, heard))
-                if clamped is not None:
-                    fn = fn.mask(~clamped[..., self.nodes.index(node)])
+        plate = rows(n)
+        for node in ordered(rewired(self.graph, swapped)):
+            mechanism = swapped.get(node) or self.mechanism(node)
+            fn = mechanism.dist(listen(node, mechanism.inputs, values, heard))
+            if clamped is not None:
+                fn = fn.mask(~clamped[..., self.nodes.index(node)])
+            with plate:
                 values[node] = pyro.sample(node, fn, infer=self.site_options(node))
 
 
