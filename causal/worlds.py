@@ -6,7 +6,8 @@ downstream of what was done; any other program is run twice by a handler.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -99,7 +100,8 @@ class Units:
         if name not in self._noise:
             site = self.sites[name]
             chosen = coupling_of(name, site.fn, self.coupling)
-            self._noise[name] = forms.pull(site.fn, site.value, coupling=chosen)
+            with naming(name):
+                self._noise[name] = forms.pull(site.fn, site.value, coupling=chosen)
         return self._noise[name]
 
     def carry(self, node: str, now: Voice, old: Voice) -> Tensor:
@@ -108,7 +110,8 @@ class Units:
         if old[0].levels > 1 or self.coupling is not None:
             chosen = coupling_of(node, old[0].dist(old[1]), self.coupling)
         if node not in self._noise:
-            self._noise[node] = old[0].pull(old[1], self.values[node], coupling=chosen)
+            with naming(node):
+                self._noise[node] = old[0].pull(old[1], self.values[node], coupling=chosen)
         if now[0] is not old[0]:
             _check_kind(node, now[0].dist(now[1]), old[0].dist(old[1]))
         return now[0].push(now[1], self._noise[node], coupling=chosen)
@@ -253,6 +256,15 @@ def reached(graph: nx.DiGraph, nodes: frozenset[str]) -> set[str]:
 
 
 _reached = functools.lru_cache(maxsize=1024)(descendants)
+
+
+@contextmanager
+def naming(site: str) -> Iterator[None]:
+    """Errors of a noise form name the site whose noise it is."""
+    try:
+        yield
+    except (forms.NoNoiseForm, ValueError) as error:
+        raise type(error)(f"Site {site!r}: {error}") from error
 
 
 def value_of(site: Site, times: int, n: int, x: Tensor | None = None) -> Tensor:
