@@ -1,7 +1,7 @@
 """The answers to causal questions: small frozen records that print and say how they were found."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +15,7 @@ from pgm.batch import Batch
 if TYPE_CHECKING:
     import pandas
 
-    from causal.abduction import Rung
+    from causal.evidence import Rung
     from causal.gaussian import Normals
 
 
@@ -117,7 +117,17 @@ class Draws:
 
 @dataclass(frozen=True, eq=False)
 class Conditional(Draws):
-    """All sites given evidence, in the world of the model, under its interventions."""
+    """All sites given evidence, in the world of the model, under its interventions.
+
+    Attributes:
+        probabilities: exact ones of the levels of sites that were summed out, shape (n, k).
+    """
+
+    probabilities: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def mean(self) -> dict[str, Tensor]:
+        """The mean given the evidence; exact where there is a law or probabilities."""
+        return super().mean() | dict(self.probabilities)
 
 
 @dataclass(frozen=True, eq=False)

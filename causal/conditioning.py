@@ -10,17 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from causal import gaussian
 from causal.abduction import Method, abduct
 from causal.actions import asking, encode, words
 from causal.answers import Conditional
+from causal.evidence import Abduction, Enumerated
 from causal.interventions import INTERVENED, unwrap
 from causal.outcomes import categories
 from causal.worlds import Units, value_of
-from pgm import Model
-from pgm.batch import Batch, repeat
+from pgm import Model, log_weight
+from pgm.batch import SEEN, Batch, repeat
 from pgm.verb import prepare
 
 
@@ -68,6 +70,7 @@ def condition(
             name: torch.cat([value_of(each.sites[name], found.copies, found.n) for each in units])
             for name in sites
         }
+        known = _probabilities(model, batch, found) if found.rung == "enumeration" else {}
     system = gaussian.system(model) if found.noise is not None else None
     how = {name: f"drawn: {found.rung}" if name in found.unseen else "seen" for name in sites}
     how |= {name: "computed from the others" for name, s in sites.items() if s.deterministic}
@@ -84,7 +87,27 @@ def condition(
         law=None if system is None else gaussian.law(system, *found.noise),  # type: ignore[misc]
         schema=model.schema,
         note=model.note,
+        probabilities=known,
     )
+
+
+def _probabilities(model: Model, batch: Batch, found: Abduction) -> dict[str, Float[Tensor, "n k"]]:
+    """P(site = j | evidence) = p(j, evidence) / p(evidence) of every site that was summed out."""
+
+    def log_p(rows: Batch) -> Float[Tensor, " n"]:
+        return log_weight(Enumerated(model, list(found.unseen)), rows).rows
+
+    evidence, known = log_p(batch), {}
+    for name in found.unseen:
+        site = found.sites[name]
+        seen = batch.get(name + SEEN, torch.full((found.n,), False))
+        x = batch.get(name, torch.zeros(found.n)).to(site.value)
+        rows = Batch({key: v for key, v in batch.items() if key != name + SEEN})
+        levels = torch.arange(categories(site.fn)).to(site.value)
+        joint = [log_p(Batch(rows | {name: torch.where(seen, x, j)})) for j in levels]
+        odds = (torch.stack(joint, -1) - evidence[:, None]).exp()
+        known[name] = torch.where(seen[:, None], (x[:, None] == levels).to(odds), odds)
+    return known
 
 
 def _rows(model: Model, evidence: Any) -> Any:

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from causal import gaussian
-from causal.abduction import Abduction, Method, abduct
+from causal.abduction import Method, abduct
 from causal.actions import asking, is_shift, words
 from causal.answers import Comparison, Counterfactual
 from causal.couplings import bounds
+from causal.evidence import Abduction
 from causal.interventions import INTERVENED, Intervened, do
 from causal.mechanisms import Mechanism
 from causal.outcomes import categories

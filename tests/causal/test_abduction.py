@@ -178,9 +178,11 @@ def test_discrete_sites_that_were_not_seen_are_enumerated() -> None:
 def test_some_cells_missing_and_some_seen() -> None:
     """Rows whose b was seen keep it where a did not change; c alone is drawn given the rest."""
     rows = {"a": torch.tensor([1.0, NAN]), "b": torch.tensor([2, 0]), "c": torch.tensor([1, 0])}
-    found = condition(discrete(), rows, particles=20_000, seed=0)
+    found = condition(discrete(), rows, particles=2000, seed=0)
     p = TABLES["a"] * TABLES["b"][:, 0] * TABLES["c"][:, 0, 0]
-    assert abs(float(found.mean()["a"][1, 1]) - float(p[1] / p.sum())) < 0.015
+    assert abs(float(found.mean()["a"][1, 1]) - float(p[1] / p.sum())) < 1e-6
+    assert abs(float(found.draws["a"][:, 1].double().mean()) - float(p[1] / p.sum())) < 0.05
+    assert found.mean()["a"][0].tolist() == [0.0, 1.0]
     assert bool((found.draws["a"][:, 0] == 1).all())
     assert (found.how["a"], found.how["b"]) == ("drawn: enumeration", "seen")
 
@@ -206,9 +208,9 @@ def test_kidney_stones_given_the_outcome_of_a_treatment(
 ) -> None:
     """P(large | do(open), success), by Bayes' rule on the fitted tables (Charig et al. 1986)."""
     causal.estimate(stones_scm, stones)
-    found = condition(causal.do(stones_scm, treatment="open"), {"success": 1}, particles=40_000)
+    found = condition(causal.do(stones_scm, treatment="open"), {"success": 1}, particles=10)
     small, large = 357 / 700 * 81 / 87, 343 / 700 * 192 / 263
-    assert abs(float(found.mean()["size"][0, 1]) - large / (small + large)) < 0.01
+    assert abs(float(found.mean()["size"][0, 1]) - large / (small + large)) < 1e-5
 
 
 class Banana(pgm.Model):

@@ -252,7 +252,7 @@ def test_a_distribution_without_a_noise_form_is_named() -> None:
                 x = pyro.sample("x", dist.Normal(0.0, 1.0))
                 pyro.sample("y", dist.VonMises(x, 1.0))
 
-    with pytest.raises(pgm.noise.NoNoiseForm, match="Site 'y': .*VonMises"):
+    with pytest.raises(pgm.noise.NoNoiseForm, match=r"Site 'y': .*VonMises"):
         counterfactual(Odd(), {"x": torch.ones(1), "y": torch.ones(1)}, do={"x": 0.0})
 
 
