@@ -10,7 +10,11 @@ d-separation in it is m-separation in the ADMG.
 """
 
 from causal.graph.checks import check_acyclic, check_nodes
+from causal.graph.dagitty import from_dagitty, to_dagitty
+from causal.graph.dot import from_dot, to_dot
+from causal.graph.gml import from_gml, to_gml
 from causal.graph.latent import bidirected, districts, latents, observed, project
+from causal.graph.matrices import from_frame, from_matrix
 from causal.graph.reading import GraphLike, as_graph
 from causal.graph.separation import separated
 from causal.graph.structure import (
@@ -39,6 +43,11 @@ __all__ = [
     "cut_outgoing",
     "descendants",
     "districts",
+    "from_dagitty",
+    "from_dot",
+    "from_frame",
+    "from_gml",
+    "from_matrix",
     "latents",
     "observed",
     "order",
@@ -47,5 +56,8 @@ __all__ = [
     "project",
     "separated",
     "subgraph",
+    "to_dagitty",
+    "to_dot",
+    "to_gml",
     "to_text",
 ]
