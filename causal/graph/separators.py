@@ -113,6 +113,39 @@ def minimum_separator(
     return _ordered(graph, i | {nodes[k] for k in cut})
 
 
+def near_separator(
+    graph: nx.DiGraph, x: Nodes, y: Nodes, *, within: Nodes | None = None
+) -> tuple[str, ...] | None:
+    """The minimal separator nearest x: every path from x to another one passes through it.
+
+    The arguments and errors are those of `find_separator`.
+
+    Example:
+        >>> from causal.graph import parse
+        >>> near_separator(parse("X -> A -> B -> Y; C -> {X A}"), "Y", "X")
+        ('B',)
+    """
+    x, y, _, r = _sets(graph, x, y, (), within)
+    moral, nodes = _moral(graph, x, y, set(), r), list(graph)
+    border = _border(moral, {X})
+    if Y in border:
+        return None
+    cut = _border(moral, _component(moral, Y, border))
+    return _ordered(graph, {nodes[k] for k in cut})
+
+
+def neighbours(
+    graph: nx.DiGraph, x: Nodes, y: Nodes, *, within: Nodes | None = None
+) -> tuple[str, ...]:
+    """The neighbours of x in the graph whose vertex cuts are the separators, y apart.
+
+    The arguments and errors are those of `find_separator`.
+    """
+    x, y, _, r = _sets(graph, x, y, (), within)
+    moral, nodes = _moral(graph, x, y, set(), r), list(graph)
+    return _ordered(graph, {nodes[k] for k in _border(moral, {X}) - {Y}})
+
+
 def _sets(
     graph: nx.DiGraph, x: Nodes, y: Nodes, include: Nodes, within: Nodes | None
 ) -> tuple[set[str], set[str], set[str], set[str]]:

@@ -74,7 +74,7 @@ def test_what_is_written_is_read_back(
 
 
 @given(graph=admgs())
-def test_networkx_reads_our_gml_and_pydot_our_dot(graph: nx.DiGraph) -> None:
+def test_networkx_reads_our_gml(graph: nx.DiGraph) -> None:
     read = nx.parse_gml(to_gml(graph))
     assert list(read) == list(graph)
     assert [v for v in read if read.nodes[v]["observed"] == "no"] == latents(graph)
