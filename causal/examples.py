@@ -2,8 +2,8 @@
 
 >>> from causal import examples
 >>> examples.front_door
-front door: smoking -> tar -> cancer; smoking <-> cancer
-  The effect of smoking on cancer is identified through the tar that it leaves in the lungs.
+front door: smoking -> tar; tar -> cancer; smoking <-> cancer
+  The effect of smoking on cancer is identified through the tar that it leaves behind.
   P(cancer=1 | do(smoking=1)) = 0.4525
   P(cancer=1 | do(smoking=0)) = 0.4975
   J. Pearl (2009), Causality, sec. 3.3.2 and table 3.1 (hypothetical data)
@@ -211,7 +211,7 @@ front_door = Example(
     arrows="smoking -> tar -> cancer; smoking <-> cancer",
     treatment="smoking",
     outcome="cancer",
-    says="The effect of smoking on cancer is identified through the tar that it leaves in the lungs.",
+    says="The effect of smoking on cancer is identified through the tar that it leaves behind.",
     reference="J. Pearl (2009), Causality, sec. 3.3.2 and table 3.1 (hypothetical data)",
     identified=True,
     front_door=(("tar",),),
@@ -230,7 +230,7 @@ instrument = Example(
     outcome="Y",
     says="Assigned, taken and relieved: not every one who is assigned the drug takes it.",
     reference="A. Balke, J. Pearl (1997), Bounds on treatment effects from studies with imperfect "
-    "compliance, JASA 92, sec. 5 (cholestyramine; 1000 men stand for each arm)",
+    "compliance, JASA 92 (cholestyramine; 1000 men stand for each arm)",
     identified=False,
     answers={
         "lower bound of P(Y=1 | do(X=1)) - P(Y=1 | do(X=0))": 0.392,
@@ -294,7 +294,7 @@ verma = Example(
     arrows="A -> B -> C -> D; B <-> D",
     treatment="C",
     outcome="D",
-    says="sum_b P(d | a, b, c) P(b | a) does not depend on a: a constraint that is no independence.",
+    says="sum_b P(d | a, b, c) P(b | a) does not depend on a, which is no independence.",
     reference="T. Verma, J. Pearl (1990), Equivalence and synthesis of causal models",
     identified=True,
     adjustment=(("B",),),
@@ -307,7 +307,7 @@ firing_squad = Example(
     outcome="D",
     says="The court orders (U), the captain signals (C), two riflemen shoot, the prisoner dies; A "
     "may shoot from nerves.",
-    reference="J. Pearl (2009), Causality, sec. 7.1.2, with p = 1/2 and q = 1/10",
+    reference="J. Pearl (2009), Causality, sec. 7.1.2 and 7.1.3, with p = 1/2 and q = 1/10",
     identified=True,
     adjustment=(("C",), ("B",)),
     answers={

@@ -1,4 +1,4 @@
-"""Examples: what is said to be known is what the functions find, and the numbers are the tables'."""
+"""Examples: what is said to be known is found, and the numbers are those of the tables."""
 
 import dataclasses
 import itertools
