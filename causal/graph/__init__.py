@@ -10,9 +10,20 @@ d-separation in it is m-separation in the ADMG.
 """
 
 from causal.graph.checks import check_acyclic, check_nodes
+from causal.graph.dagitty import from_dagitty, to_dagitty
+from causal.graph.dot import from_dot, to_dot
+from causal.graph.gml import from_gml, to_gml
+from causal.graph.independences import Independence, basis, independences
 from causal.graph.latent import bidirected, districts, latents, observed, project
+from causal.graph.matrices import from_frame, from_matrix
 from causal.graph.reading import GraphLike, as_graph
-from causal.graph.separation import separated
+from causal.graph.separation import open_path, separated, show_path
+from causal.graph.separators import (
+    find_separator,
+    minimal_separators,
+    minimum_separator,
+    separators,
+)
 from causal.graph.structure import (
     Nodes,
     adjacency,
@@ -28,10 +39,12 @@ from causal.graph.text import parse, to_text
 
 __all__ = [
     "GraphLike",
+    "Independence",
     "Nodes",
     "adjacency",
     "ancestors",
     "as_graph",
+    "basis",
     "bidirected",
     "check_acyclic",
     "check_nodes",
@@ -39,13 +52,28 @@ __all__ = [
     "cut_outgoing",
     "descendants",
     "districts",
+    "find_separator",
+    "from_dagitty",
+    "from_dot",
+    "from_frame",
+    "from_gml",
+    "from_matrix",
+    "independences",
     "latents",
+    "minimal_separators",
+    "minimum_separator",
     "observed",
+    "open_path",
     "order",
     "parents",
     "parse",
     "project",
     "separated",
+    "separators",
+    "show_path",
     "subgraph",
+    "to_dagitty",
+    "to_dot",
+    "to_gml",
     "to_text",
 ]

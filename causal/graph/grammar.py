@@ -3,22 +3,24 @@
 statement := group (arrow group)* ["[" attributes "]"];  group := name | "{" name ... "}"
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 ARROWS = ("<->", "<-", "->", "--")
-NAME = re.compile(r'(?:(?!<-|->|--)[^\s{}\[\]",;])+')
-_TOKEN = re.compile(
-    r'"(?:[^"\\]|\\.)*"|<->|<-|->|--|[{};\n]|\[(?:[^\]"]|"(?:[^"\\]|\\.)*")*\]|'
-    + NAME.pattern
-    + r"|[^\s,]",
-    re.DOTALL,
-)
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
 _ATTRIBUTE = re.compile(
-    r'(?P<key>"(?:[^"\\]|\\.)*"|[^\s=,;"]+)\s*(?:=\s*(?P<value>"(?:[^"\\]|\\.)*"|[^\s,;"]+))?',
-    re.DOTALL,
+    rf'(?P<key>{_QUOTED}|[^\s=,;"]+)\s*(?:=\s*(?P<value>{_QUOTED}|[^\s,;"]+))?', re.DOTALL
 )
+
+
+def bare(but: str = "") -> re.Pattern[str]:
+    """What a name without quotes looks like; `but` are characters that it has not."""
+    return re.compile(rf'(?:(?!<-|->|--)[^\s{{}}\[\]",;{re.escape(but)}])+')
+
+
+NAME = bare()
 
 
 @dataclass(frozen=True)
@@ -44,26 +46,33 @@ class Unread(ValueError):
         self.mark, self.around = mark, around
 
 
-def statements(text: str, *, ends: str = ";\n") -> Iterator[Statement]:
+def statements(text: str, *, name: re.Pattern[str] = NAME, ends: str = ";\n") -> list[Statement]:
     """The statements of a text.
 
     Args:
         text: what stands inside the braces of DOT or dagitty, or a text of ours.
-        ends: the marks that end a statement; with ";" alone, a node after a node also begins one.
+        name: what a name without quotes looks like.
+        ends: the marks that end a statement; with ";" alone a line ends nothing, a name after a
+            name begins the next statement, and `key = value` is passed over.
 
     Raises:
         Unread: at the first mark that fits nowhere.
     """
-    tokens = [t for t in _TOKEN.findall(text) if t != "\n" or t in ends]
+    strict = "\n" in ends
+    tokens = [t for t in _token(name).findall(text) if t != "\n" or strict]
+    found = []
     while tokens:
         if tokens[0] in ends:
             tokens = tokens[1:]
-            continue
-        statement, rest = _statement(tokens)
-        if rest and "\n" in ends and rest[0] not in ends:
-            raise Unread(rest[0], _around(tokens, rest))
-        yield statement
-        tokens = rest
+        elif tokens[1:2] == ["="] and not strict:
+            tokens = tokens[3:]
+        else:
+            statement, rest = _statement(tokens, name)
+            if strict and rest and rest[0] not in ends:
+                raise Unread(rest[0], _around(tokens, rest))
+            found.append(statement)
+            tokens = rest
+    return found
 
 
 def plain(token: str) -> str:
@@ -78,21 +87,28 @@ def plain(token: str) -> str:
     return token
 
 
-def quoted(name: str, *, bare: re.Pattern[str] = NAME) -> str:
-    """A name as it is written in a text: in quotes where it needs them."""
-    if bare.fullmatch(name):
+def quoted(name: str, *, unless: re.Pattern[str] = NAME) -> str:
+    """A name as it is written in a text: in quotes, unless it looks like a name without them."""
+    if unless.fullmatch(name):
         return name
     return '"' + name.replace("\\", r"\\").replace('"', r"\"") + '"'
 
 
-def _statement(tokens: list[str]) -> tuple[Statement, list[str]]:
-    group, rest = _group(tokens, tokens)
-    groups, arrows, attributes = [group], [], dict[str, str]()
+@functools.cache
+def _token(name: re.Pattern[str]) -> re.Pattern[str]:
+    attributes = rf'\[(?:[^\]"]|{_QUOTED})*\]'
+    marks = rf"{_QUOTED}|<->|<-|->|--|[{{}};\n]|{attributes}"
+    return re.compile(rf"{marks}|{name.pattern}|[^\s,]", re.DOTALL)
+
+
+def _statement(tokens: list[str], name: re.Pattern[str]) -> tuple[Statement, list[str]]:
+    group, rest = _group(tokens, tokens, name)
+    groups, arrows, attributes = [group], list[str](), dict[str, str]()
     while rest and rest[0] in ARROWS:
         arrows.append(rest[0])
         if len(rest) == 1 or rest[1] in (";", "\n"):
             raise Unread(rest[0], _around(tokens, rest[1:]))
-        group, rest = _group(rest[1:], tokens)
+        group, rest = _group(rest[1:], tokens, name)
         groups.append(group)
     while rest and rest[0].startswith("["):
         attributes |= _attributes(rest[0], _around(tokens, rest[1:]))
@@ -102,7 +118,9 @@ def _statement(tokens: list[str]) -> tuple[Statement, list[str]]:
     return Statement(groups, arrows, attributes), rest
 
 
-def _group(tokens: list[str], whole: list[str]) -> tuple[list[str], list[str]]:
+def _group(
+    tokens: list[str], whole: list[str], name: re.Pattern[str]
+) -> tuple[list[str], list[str]]:
     """One node or the nodes in braces, and what follows."""
     if tokens[0] != "{":
         group, rest = tokens[:1], tokens[1:]
@@ -114,14 +132,14 @@ def _group(tokens: list[str], whole: list[str]) -> tuple[list[str], list[str]]:
     if not group:
         raise Unread("{}", _around(whole, rest))
     for token in group:
-        if token == '"' or not (token.startswith('"') or NAME.fullmatch(token)):
+        if token == '"' or not (token.startswith('"') or name.fullmatch(token)):
             raise Unread(token, _around(whole, rest))
-    return [plain(name) for name in group], rest
+    return [plain(token) for token in group], rest
 
 
 def _attributes(token: str, around: str) -> dict[str, str]:
     """`[latent, pos="0,1"]` as a dict; a word without a value has the value "true"."""
-    if not token.endswith("]") or token == "[":
+    if token == "[":
         raise Unread("[", around)
     pairs = _ATTRIBUTE.finditer(token[1:-1])
     return {plain(m["key"]): plain(m["value"]) if m["value"] else "true" for m in pairs}

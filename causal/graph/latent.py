@@ -6,11 +6,16 @@ X <-> Y where a left-out node has directed paths to X and to Y through left-out 
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import networkx as nx
 
 from causal.graph.structure import Nodes, node_set
+
+_WORDS = dict.fromkeys(("true", "yes", "1", "1.0"), True) | dict.fromkeys(
+    ("false", "no", "0", "0.0"), False
+)
 
 
 def observed(graph: nx.DiGraph) -> list[str]:
@@ -119,14 +124,68 @@ def add_bidirected(graph: nx.DiGraph, pairs: Iterable[tuple[str, str]]) -> None:
         graph.add_edges_from([(name, first), (name, second)])
 
 
-def plain_bidirected(graph: nx.DiGraph) -> dict[str, tuple[str, str]]:
-    """The latent nodes that are as `add_bidirected` makes them, with the ends of the edge."""
-    found = {}
-    for node in latents(graph):
+def bidirected_nodes(graph: nx.DiGraph) -> dict[str, tuple[str, str]]:
+    """The latent nodes that X <-> Y would make again at the same place, with X and Y.
+
+    They are the last nodes of the graph, in the order of their edges; others are written out.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for node in reversed(list(graph)):
         ends = [v for v in graph if graph.has_edge(node, v)]
-        if _is_bidirected(graph, node, ends) and node == f"U({ends[0]},{ends[1]})":
-            found[node] = (ends[0], ends[1])
+        if not _is_bidirected(graph, node, ends) or node != f"U({ends[0]},{ends[1]})":
+            break
+        found[node] = (ends[0], ends[1])
+    place = {node: i for i, node in enumerate(graph)}
+    ends_of = dict(reversed(found.items()))
+    keys = [[place[v] for v in ends] for ends in ends_of.values()]
+    while keys and (keys != sorted(keys) or any(v in ends_of for e in ends_of.values() for v in e)):
+        ends_of.pop(next(iter(ends_of)))
+        keys = keys[1:]
+    return ends_of
+
+
+def is_latent(node: object, marks: Mapping[str, Any]) -> bool:
+    """Whether a node's attributes, as libraries write them, say that it is not observed.
+
+    Raises:
+        ValueError: an attribute that says neither yes nor no.
+
+    Example:
+        >>> is_latent("U", {"observed": "no"}), is_latent("X", {"observed": "yes", "label": "x"})
+        (True, False)
+    """
+    found = False
+    for key, yes in (("latent", True), ("hidden", True), ("unobserved", True), ("observed", False)):
+        if key in marks:
+            word = str(marks[key]).strip().lower()
+            if word not in _WORDS:
+                raise ValueError(
+                    f"Node {node!r} has the attribute {key}={marks[key]!r}, which says neither yes "
+                    "nor no; whether a node is observed decides what can be known. Write "
+                    f"{key}=True or {key}=False."
+                )
+            found |= _WORDS[word] is yes
     return found
+
+
+def copied(graph: nx.Graph) -> nx.DiGraph:
+    """A new graph with the nodes and arrows of a DiGraph, latent nodes marked in our way.
+
+    Raises:
+        TypeError: a graph without directions, or with several edges between two nodes.
+    """
+    if not graph.is_directed() or graph.is_multigraph():
+        raise TypeError(
+            f"A {type(graph).__name__} came. A causal graph is a networkx.DiGraph: each arrow has "
+            "a direction, and two nodes share at most one arrow in each."
+        )
+    hidden = set(getattr(graph, "latents", ()))  # pgmpy's DAG keeps them apart
+    new: nx.DiGraph[str] = nx.DiGraph()
+    for node, marks in graph.nodes.items():
+        latent = node in hidden or is_latent(node, marks)
+        new.add_node(node, **{"latent": True} if latent else {})
+    new.add_edges_from(graph.edges)
+    return new
 
 
 def _latent_name(graph: nx.DiGraph, first: str, second: str) -> str:

@@ -1,10 +1,12 @@
-"""Our own text for graphs: `"U -> {X Y}; X -> Z -> Y; X <-> Y"`."""
+"""Our own text for graphs: `"U [latent]; U -> {X Y}; X -> Z -> Y; X <-> Y"`."""
+
+import itertools
 
 import networkx as nx
 
 from causal.graph.checks import check_graph
 from causal.graph.grammar import Statement, Unread, quoted, statements
-from causal.graph.latent import add_bidirected, plain_bidirected
+from causal.graph.latent import add_bidirected, bidirected_nodes
 
 
 def parse(text: str) -> nx.DiGraph:
@@ -28,7 +30,7 @@ def parse(text: str) -> nx.DiGraph:
     """
     graph: nx.DiGraph[str] = nx.DiGraph()
     try:
-        read = list(statements(text))
+        read = statements(text)
     except Unread as problem:
         raise _unread(problem.mark, problem.around) from None
     for statement in read:
@@ -48,36 +50,23 @@ def to_text(graph: nx.DiGraph) -> str:
         >>> to_text(parse("X -> Z; X -> Y; Z -> Y; Y <-> X"))
         'X -> {Z Y}; Z -> Y; X <-> Y'
     """
-    seen = plain_bidirected(graph)
-    nodes = [node for node in graph if node not in seen]
-    for lines in (
-        _arrows(graph, seen),
-        _nodes(graph, nodes) + _arrows(graph, seen),
-        _nodes(graph, list(graph)) + _arrows(graph, {}),
-    ):
-        text = "; ".join(lines)
-        if lines and list(parse(text)) == list(graph):
-            break
-    return text
+    ends = bidirected_nodes(graph)
+    hidden = {node for node in graph if graph.nodes[node].get("latent")}
+    marks = {v: [f"{quoted(v)} [latent]"] if v in hidden else [] for v in graph if v not in ends}
+    arrows = {v: _arrows(graph, v) for v in marks}
+    both = [f"{quoted(a)} <-> {quoted(b)}" for a, b in ends.values()]
+    text = "; ".join([line for v in marks for line in [*marks[v], *arrows[v]]] + both)
+    if text and list(parse(text).nodes.data("latent")) == list(graph.nodes.data("latent")):
+        return text
+    nodes = [line for v in marks for line in marks[v] or [quoted(v)]]
+    return "; ".join([*nodes, *itertools.chain(*arrows.values()), *both])
 
 
-def _nodes(graph: nx.DiGraph, nodes: list[str]) -> list[str]:
-    return [quoted(v) + (" [latent]" if graph.nodes[v].get("latent") else "") for v in nodes]
-
-
-def _arrows(graph: nx.DiGraph, seen: dict[str, tuple[str, str]]) -> list[str]:
-    """One statement a cause, and the bidirected edges in `seen`, by the name of their latent."""
-    lines = []
-    for node in graph:
-        children = [quoted(child) for child in graph if graph.has_edge(node, child)]
-        if node in seen:
-            continue
-        if graph.nodes[node].get("latent"):
-            lines.append(f"{quoted(node)} [latent]")
-        if children:
-            effects = children[0] if len(children) == 1 else "{" + " ".join(children) + "}"
-            lines.append(f"{quoted(node)} -> {effects}")
-    return lines + [f"{quoted(a)} <-> {quoted(b)}" for a, b in seen.values()]
+def _arrows(graph: nx.DiGraph, node: str) -> list[str]:
+    """The statement with all children of a node, if it has any."""
+    children = [quoted(child) for child in graph if graph.has_edge(node, child)]
+    effects = children[0] if len(children) == 1 else "{" + " ".join(children) + "}"
+    return [f"{quoted(node)} -> {effects}"] if children else []
 
 
 def _check(statement: Statement) -> None:

@@ -1,0 +1,224 @@
+"""Adjustment, front door, instruments: against definitions over all paths and all subsets.
+
+The oracles are written here, path by path, apart from the library, which searches cut graphs.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import networkx as nx
+import numpy as np
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from causal.identification import (
+    adjustment_sets,
+    front_door_sets,
+    instruments,
+    is_adjustment_set,
+    is_back_door_set,
+    is_front_door_set,
+    is_instrument,
+    optimal_adjustment_set,
+)
+
+NAMES = ["A", "B", "C", "D", "E", "F"]
+
+
+@st.composite
+def graphs(draw: st.DrawFn, most: int = 3) -> nx.DiGraph:
+    """Random DAGs over six nodes in random order, some of them latent."""
+    hidden = draw(st.permutations(NAMES))
+    pairs = list(itertools.combinations(hidden, 2))
+    graph = nx.DiGraph()
+    graph.add_nodes_from(NAMES)
+    graph.add_edges_from(draw(st.lists(st.sampled_from(pairs), min_size=4, unique=True)))
+    for node in draw(st.sets(st.sampled_from(NAMES), max_size=most)):
+        graph.nodes[node]["latent"] = True
+    return graph
+
+
+def observed(graph: nx.DiGraph) -> list[str]:
+    return [v for v, latent in graph.nodes.data("latent") if not latent]
+
+
+def subsets(nodes: list[str]) -> Iterator[set[str]]:
+    for size in range(len(nodes) + 1):
+        yield from map(set, itertools.combinations(nodes, size))
+
+
+def paths(graph: nx.DiGraph, x: set[str], y: set[str]) -> list[list[str]]:
+    """The paths from x to y, of any directions, that meet x at their beginning alone."""
+    skeleton = graph.to_undirected()
+    found = (p for a in x for b in y for p in nx.all_simple_paths(skeleton, a, b))
+    return [path for path in found if not x & set(path[1:])]
+
+
+def is_directed(graph: nx.DiGraph, path: list[str]) -> bool:
+    return all(graph.has_edge(a, b) for a, b in itertools.pairwise(path))
+
+
+def is_open(graph: nx.DiGraph, path: list[str], z: set[str]) -> bool:
+    """Pearl (2009), def. 1.2.3, node by node along the path."""
+    for a, b, c in zip(path, path[1:], path[2:], strict=False):
+        if graph.has_edge(a, b) and graph.has_edge(c, b):
+            if not z & ({b} | nx.descendants(graph, b)):
+                return False
+        elif b in z:
+            return False
+    return True
+
+
+def is_separated(graph: nx.DiGraph, x: str, y: str, z: set[str]) -> bool:
+    return not any(is_open(graph, path, z) for path in paths(graph, {x}, {y}))
+
+
+def sort(sets: object) -> list[list[str]]:
+    return sorted(map(sorted, sets))
+
+
+def forbidden(graph: nx.DiGraph, x: set[str], y: set[str]) -> set[str]:
+    """Nodes on proper causal paths and what descends from them (Perkovic et al. 2018, sec. 4)."""
+    on = {v for p in paths(graph, x, y) if is_directed(graph, p) for v in p[1:]}
+    return on | {w for v in on for w in nx.descendants(graph, v)}
+
+
+def adjusts(graph: nx.DiGraph, x: set[str], y: set[str], z: set[str]) -> bool:
+    """Perkovic et al. (2018), def. 4.1."""
+    proper = [path for path in paths(graph, x, y) if not is_directed(graph, path)]
+    return not z & forbidden(graph, x, y) and not any(is_open(graph, p, z) for p in proper)
+
+
+@given(graphs(), st.permutations(NAMES), st.sampled_from([(1, 1), (2, 1), (1, 2)]))
+def test_adjustment_sets_are_those_among_all_subsets(
+    graph: nx.DiGraph, nodes: list[str], sizes: tuple[int, int]
+) -> None:
+    seen = [v for v in nodes if v in observed(graph)]
+    x, y, rest = set(seen[: sizes[0]]), set(seen[sizes[0] : sum(sizes)]), seen[sum(sizes) :]
+    assume(y)
+    right = [z for z in subsets(rest) if adjusts(graph, x, y, z)]
+    assert sort(adjustment_sets(graph, x, y, kind="all")) == sort(right)
+    minimal = [z for z in right if not any(other < z for other in right)]
+    assert sort(adjustment_sets(graph, x, y)) == sort(minimal)
+    (smallest,) = adjustment_sets(graph, x, y, kind="minimum") or [None]
+    assert (smallest is None) is (not right)
+    if right:
+        assert set(smallest) in right
+        assert len(smallest) == min(map(len, right))
+    for z in subsets(rest):
+        verdict = is_adjustment_set(graph, x, y, z)
+        assert bool(verdict) is (z in right)
+        assert bool(verdict) is not bool(verdict.reason)
+        if verdict.path:
+            assert is_open(graph, list(verdict.path), z)
+
+
+@given(graphs(), st.permutations(NAMES))
+def test_back_door_sets_are_pearls(graph: nx.DiGraph, nodes: list[str]) -> None:
+    seen = [v for v in nodes if v in observed(graph)]
+    x, y, rest = seen[0], seen[1], seen[2:]
+    into = [p for p in paths(graph, {x}, {y}) if graph.has_edge(p[1], p[0])]
+    for z in subsets(rest):
+        right = not z & nx.descendants(graph, x) and not any(is_open(graph, p, z) for p in into)
+        assert bool(is_back_door_set(graph, x, y, z)) is right
+        assert not right or is_adjustment_set(graph, x, y, z)
+
+
+@given(graphs(), st.permutations(NAMES), st.sampled_from([(1, 1), (2, 1), (1, 2)]))
+def test_front_door_sets_are_pearls(
+    graph: nx.DiGraph, nodes: list[str], sizes: tuple[int, int]
+) -> None:
+    seen = [v for v in nodes if v in observed(graph)]
+    x, y, rest = set(seen[: sizes[0]]), set(seen[sizes[0] : sum(sizes)]), seen[sum(sizes) :]
+    assume(y)
+
+    def holds(m: set[str]) -> bool:  # Pearl (2009), def. 3.3.3
+        directed = [p for a in x for p in paths(graph, {a}, y) if is_directed(graph, p)]
+        first = [p for p in paths(graph, x, m) if graph.has_edge(p[1], p[0])]
+        last = [p for p in paths(graph, m, y) if graph.has_edge(p[1], p[0])]
+        return (
+            all(m & set(p) for p in directed)
+            and not any(is_open(graph, p, set()) for p in first)
+            and not any(is_open(graph, p, x) for p in last)
+        )
+
+    right = [m for m in subsets(rest) if holds(m)]
+    assert sort(front_door_sets(graph, x, y, kind="all")) == sort(right)
+    minimal = [z for z in right if not any(other < z for other in right)]
+    assert sort(front_door_sets(graph, x, y)) == sort(minimal)
+    for m in subsets(rest):
+        verdict = is_front_door_set(graph, x, y, m)
+        assert bool(verdict) is (m in right)
+        assert bool(verdict) is not bool(verdict.reason)
+
+
+@given(graphs(), st.permutations(NAMES))
+def test_instruments_are_found_where_any_is(graph: nx.DiGraph, nodes: list[str]) -> None:
+    seen = [v for v in nodes if v in observed(graph)]
+    (x, y), rest = seen[:2], seen[2:]
+    assume(nx.has_path(graph, x, y))
+    causal = {(p[0], p[1]) for p in paths(graph, {x}, {y}) if is_directed(graph, p)}
+    cut = graph.copy()
+    cut.remove_edges_from(causal)
+
+    def holds(z: str, w: set[str]) -> bool:
+        return (
+            not (w | {z}) & forbidden(graph, {x}, {y})
+            and not is_separated(graph, z, x, w)
+            and is_separated(cut, z, y, w)
+        )
+
+    right = set()
+    for z in rest:
+        for w in subsets([v for v in rest if v != z]):
+            verdict = is_instrument(graph, z, x, y, w)
+            assert bool(verdict) is holds(z, w)
+            assert bool(verdict) is not bool(verdict.reason)
+            right |= {(z, frozenset(w))} if verdict else set()
+    found = instruments(graph, x, y)
+    assert bool(found) is bool(right)
+    for one in found:
+        assert (one.node, frozenset(one.given)) in right
+        assert all((one.node, frozenset(one.given) - {v}) not in right for v in one.given)
+
+
+def covariance(graph: nx.DiGraph, seed: int) -> np.ndarray:
+    """Of a linear Gaussian model with random coefficients and variances."""
+    draw, index = np.random.default_rng(seed), {v: i for i, v in enumerate(graph)}
+    weights = np.zeros((len(graph), len(graph)))
+    for a, b in graph.edges:
+        weights[index[b], index[a]] = draw.normal()
+    total = np.linalg.inv(np.eye(len(graph)) - weights)
+    return total @ np.diag(draw.uniform(0.2, 2.0, len(graph))) @ total.T
+
+
+def variances(graph: nx.DiGraph, x: list[str], y: str, z: set[str], seed: int) -> np.ndarray:
+    """Asymptotic variances of the least-squares coefficients of x: var(y | x, z) var(x | z)^-1."""
+    s, index = covariance(graph, seed), {v: i for i, v in enumerate(graph)}
+    i, j, k = [index[v] for v in x], [index[y]], [index[v] for v in sorted(z)]
+
+    def given(a: list[int], b: list[int]) -> np.ndarray:
+        return s[np.ix_(a, a)] - s[np.ix_(a, b)] @ np.linalg.solve(s[np.ix_(b, b)], s[np.ix_(b, a)])
+
+    return given(j, i + k).item() * np.diag(np.linalg.inv(given(i, k) if k else s[np.ix_(i, i)]))
+
+
+@given(graphs(most=2), st.integers(1, 2), st.integers(0, 10**6))
+def test_the_optimal_set_has_the_smallest_variance(
+    graph: nx.DiGraph, treatments: int, seed: int
+) -> None:
+    for *x, y in itertools.permutations(observed(graph), treatments + 1):
+        sets = adjustment_sets(graph, x, y, kind="all")
+        if not sets or not any(nx.has_path(graph, v, y) for v in x):
+            continue
+        of = {z: variances(graph, x, y, set(z), seed) for z in sets}
+        minimal = adjustment_sets(graph, x, y)
+        found = {optimal_adjustment_set(graph, x, y, among="minimal"): minimal}
+        try:
+            found[optimal_adjustment_set(graph, x, y)] = sets
+        except ValueError as problem:
+            assert "depends on the mechanisms" in str(problem)
+            assert len(observed(graph)) < len(NAMES)
+        for best, others in found.items():
+            assert best in others
+            assert all((of[best] <= of[z] + 1e-9).all() for z in others)
