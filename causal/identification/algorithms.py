@@ -23,7 +23,7 @@ from causal.graph import (
 )
 from causal.identification.expressions import Expression, Probability
 from causal.identification.hedge import NotIdentifiable, find_hedge, words
-from causal.identification.simplify import Place, divide, multiply, sum_out
+from causal.identification.simplify import Place, divide, multiply, reduce, sum_out
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,30 @@ def idc(
             # return IDC(y, x u {z'}, z \ {z'})
             return idc(graph, y, x | {node}, z - {node})
     # 2: else let P' = ID(y u z, x); return P' / sum_y P'
-    joint = id_(graph, y | z, x)
+    try:
+        joint = id_(graph, y | z, x)
+    except NotIdentifiable as error:
+        ordered = (tuple(v for v in graph if v in s) for s in (y, x, z))
+        raise NotIdentifiable(words(*ordered), error.hedge) from None
     if not z:
         return joint
     place = {v: i for i, v in enumerate(order(graph))}
     return divide(joint, sum_out(y, joint, place), place)
+
+
+def district_factor(graph: nx.DiGraph, district: Set[str]) -> Expression:
+    """Q of a district S: P(s | do(all else)) = prod_{i: V_i in S} P(v_i | v^(i-1)).
+
+    Tian & Pearl (2002), lemma 1 (iii); a function of S and its parents alone.
+
+    Example:
+        >>> from causal.graph import parse
+        >>> print(district_factor(parse("Z -> X -> Y; X <-> Y"), {"X", "Y"}))
+        P(X, Y | Z)
+    """
+    V = [v for v in order(graph) if v in set(observed(graph))]
+    place = {v: i for i, v in enumerate(V)}
+    return reduce(_factors(district, Probability(tuple(V)), set(V), place), graph, place)
 
 
 def _id(y: Set[str], x: Set[str], P: Expression, G: nx.DiGraph, query: Query) -> Expression:

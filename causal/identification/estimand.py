@@ -14,9 +14,7 @@ import torch
 from causal.identification.evaluation import empty_strata, evaluate
 from causal.identification.expressions import Expression, free, latex, symbol, text, variables
 from causal.identification.hedge import words
-from causal.identification.networks import Network, as_network
-from causal.identification.tables import Label, Table, spread, tabulate
-from causal.structural import Structural
+from causal.identification.tables import Label, Table, as_table, spread
 from pgm.schema.columns import listing
 
 
@@ -127,11 +125,7 @@ class Estimand:
         """P of the variables that the question and the expression name."""
         named = {*self.outcome, *self.do, *self.given} | variables(self.expression)
         names = [v for v in self.graph if v in named]
-        if isinstance(data, Network):
-            data = data.joint()
-        elif isinstance(data, Structural):
-            data = as_network(data).joint()
-        return data.marginal(names) if isinstance(data, Table) else tabulate(data, names)
+        return as_table(data, names)
 
     def _no_overlap(self, joint: Table, values: dict[str, Label]) -> str:
         fixed = {name: label for name, label in values.items() if name not in self.outcome}

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import networkx as nx
 
 from causal.graph import ancestors, cut_incoming, districts, subgraph
-from pgm.schema.columns import listing
 
 Arrows = tuple[tuple[str, str], ...]
 
@@ -95,13 +94,13 @@ def find_hedge(
     """
     inner: nx.DiGraph[str] = nx.DiGraph(graph.subgraph(smaller))
     roots = [v for v in graph if v in smaller and not inner.succ[v]]
-    arrows = {**_towards(inner, set(roots)), **_towards(graph.subgraph(larger), smaller)}
+    arrows = {**towards(inner, set(roots)), **towards(graph.subgraph(larger), smaller)}
     order = {v: i for i, v in enumerate(graph)}
     sets = (tuple(sorted(s, key=order.__getitem__)) for s in (larger, smaller, set(roots)))
     return Hedge(outcome, do, *sets, arrows=tuple(sorted(arrows.items())))
 
 
-def _towards(graph: nx.DiGraph, goal: set[str]) -> dict[str, str]:
+def towards(graph: nx.DiGraph, goal: set[str]) -> dict[str, str]:
     """By node outside the goal, its next one on a shortest directed path into the goal."""
     found, layer, steps = set(goal), sorted(goal), dict[str, str]()
     while layer:
@@ -153,7 +152,3 @@ def words(outcome: tuple[str, ...], do: tuple[str, ...], given: tuple[str, ...] 
     after = ([f"do({', '.join(do)})"] if do else []) + ([", ".join(given)] if given else [])
     return f"P({', '.join(outcome)}{' | ' if after else ''}{', '.join(after)})"
 
-
-def named(nodes: tuple[str, ...]) -> str:
-    """Nodes in words."""
-    return listing(list(nodes))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from causal.structural import Structural
 from pgm.schema.columns import listing, suggestion
 
 if TYPE_CHECKING:
@@ -174,6 +175,25 @@ def tabulate(data: Any, names: Sequence[str] | None = None) -> Table:
     counts = torch.bincount(cell, minlength=math.prod(sizes)).double().reshape(sizes)
     levels = {name: levels for name, (_, levels) in coded.items()}
     return Table(counts / len(frame), levels, rows=len(frame))
+
+
+def as_table(data: Any, names: Sequence[str]) -> Table:
+    """The joint distribution of some variables: of a table, a discrete model, or of rows.
+
+    Raises:
+        ValueError: a variable that is not there, or one that is not discrete.
+
+    Example:
+        >>> as_table({"X": [0, 1, 1, 1], "Y": [0, 0, 1, 1]}, ["Y"]).values
+        tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+    from causal.identification.networks import Network, as_network
+
+    if isinstance(data, Structural):
+        data = as_network(data)
+    if isinstance(data, Network):
+        data = data.joint()
+    return data.marginal(names) if isinstance(data, Table) else tabulate(data, names)
 
 
 def check_size(sizes: Mapping[str, int]) -> None:
