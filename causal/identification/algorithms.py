@@ -62,13 +62,12 @@ def id_(graph: nx.DiGraph, y: Iterable[str], x: Iterable[str]) -> Expression:
     y, x = set(y), set(x)
     V = [v for v in order(graph) if v in set(observed(graph))]
     place = {v: i for i, v in enumerate(V)}
-    query = Query(graph, *(tuple(v for v in V if v in s) for s in (y, x)), place)
+    outcome, do = (tuple(v for v in V if v in names) for names in (y, x))
+    query = Query(graph, outcome, do, place)
     return _id(y, x, Probability(tuple(V)), graph, query)
 
 
-def idc(
-    graph: nx.DiGraph, y: Iterable[str], x: Iterable[str], z: Iterable[str] = ()
-) -> Expression:
+def idc(graph: nx.DiGraph, y: Iterable[str], x: Iterable[str], z: Iterable[str] = ()) -> Expression:
     """P(y | do(x), z) by IDC (fig. 5).
 
     Raises:

@@ -4,14 +4,13 @@ The value on data is the plug-in estimate, in which every probability is a relat
 numbers, the strategy names the family of estimators that the expression belongs to.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import networkx as nx
 import torch
 
-from causal.identification.evaluation import empty_strata, evaluate
+from causal.identification.evaluation import average, empty_strata, evaluate
 from causal.identification.expressions import Expression, free, latex, symbol, text, variables
 from causal.identification.hedge import words
 from causal.identification.tables import Label, Table, as_table, spread
@@ -86,7 +85,7 @@ class Estimand:
             0.25
         """
         joint = self._joint(data)
-        table = _averaged(evaluate(self.expression, joint), joint, self.arbitrary)
+        table = average(evaluate(self.expression, joint), joint, self.arbitrary)
         axes = [*self.outcome, *self.do, *self.given]
         levels = {name: joint.levels[name] for name in axes}
         shape = [len(levels[name]) for name in axes]
@@ -133,25 +132,10 @@ class Estimand:
         who = "no row is" if joint.rows else "no probability is"
         return (
             f"{self.question} cannot be computed{_at(values)}: it needs strata that {who} in: "
-            f"{listing([f'({s})' for s in strata], 4)}. Without overlap the data say nothing there. "
-            "Ask for values that are supported, merge levels, or fit a model that extrapolates on "
-            "purpose; bounds need no overlap."
+            f"{listing([f'({s})' for s in strata], 4)}. Without overlap the data say nothing "
+            "there. Ask for values that are supported, merge levels, or fit a model that "
+            "extrapolates on purpose; bounds need no overlap."
         )
-
-
-def _averaged(table: Table, joint: Table, arbitrary: Iterable[str]) -> Table:
-    """The mean over arbitrary variables, over those of their values at which all is defined."""
-    names = [name for name in arbitrary if name in table.axes]
-    if not names:
-        return table
-    left = {name: v for name, v in table.levels.items() if name not in names}
-    levels = {**left, **{name: table.levels[name] for name in names}}
-    cells = spread(table, levels).reshape(*(len(v) for v in left.values()), -1)
-    weight = joint.marginal(names).values.flatten()
-    bad = cells.isnan()
-    weight = torch.where(bad, 0.0, weight)
-    mean = torch.where(bad, 0.0, cells * weight).sum(-1) / weight.sum(-1)
-    return Table(mean, left)
 
 
 def _at(values: dict[str, Label]) -> str:

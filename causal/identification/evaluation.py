@@ -4,7 +4,7 @@ On the joint distribution of a model the value is exact; on relative frequencies
 maximum-likelihood estimate. Where a needed stratum is empty, the result is undefined (NaN).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -16,7 +16,7 @@ from causal.identification.expressions import (
     Sum,
     probabilities,
 )
-from causal.identification.tables import Label, Table, divide_tables, multiply_tables
+from causal.identification.tables import Label, Table, divide_tables, multiply_tables, spread
 
 
 def evaluate(expression: Expression, joint: Table) -> Table:
@@ -42,6 +42,24 @@ def evaluate(expression: Expression, joint: Table) -> Table:
             return table.marginal([name for name in table.axes if name not in over])
         case Ratio(numerator, denominator):
             return divide_tables(evaluate(numerator, joint), evaluate(denominator, joint))
+
+
+def average(table: Table, joint: Table, arbitrary: Iterable[str]) -> Table:
+    """The mean over variables at any value of which a table should be the same.
+
+    The weights are their joint probabilities, at those of their values where the table is defined.
+    """
+    names = [name for name in arbitrary if name in table.axes]
+    if not names:
+        return table
+    left = {name: v for name, v in table.levels.items() if name not in names}
+    levels = {**left, **{name: table.levels[name] for name in names}}
+    cells = spread(table, levels).reshape(*(len(v) for v in left.values()), -1)
+    weight = joint.marginal(names).values.flatten()
+    bad = cells.isnan()
+    weight = torch.where(bad, 0.0, weight)
+    mean = torch.where(bad, 0.0, cells * weight).sum(-1) / weight.sum(-1)
+    return Table(mean, left)
 
 
 def empty_strata(expression: Expression, joint: Table, fixed: Mapping[str, Label]) -> list[str]:

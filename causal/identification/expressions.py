@@ -129,7 +129,8 @@ def latex(expression: Expression) -> str:
     r"""The expression in LaTeX, for math mode.
 
     Example:
-        >>> print(latex(Sum(("z",), Product((Probability(("y",), ("x1", "z")), Probability(("z",)))))))
+        >>> P = Probability
+        >>> print(latex(Sum(("z",), Product((P(("y",), ("x1", "z")), P(("z",)))))))
         \sum_{z} P(y \mid x_{1}, z) P(z)
     """
     return _Latex(symbol).write(expression, {name: name for name in free(expression)})
@@ -175,7 +176,9 @@ class _Text:
                 after = self.bar + self._listed(given, scope) if given else ""
                 return f"P({self._listed(of, scope)}{after})"
             case Product(factors):
-                parts = [self._factor(f, scope, i == len(factors)) for i, f in enumerate(factors, 1)]
+                parts = [
+                    self._factor(f, scope, i == len(factors)) for i, f in enumerate(factors, 1)
+                ]
                 return " ".join(parts) or "1"
             case Sum(over, body):
                 inner = {**scope, **{v: _fresh(v, set(scope.values())) for v in over}}

@@ -95,9 +95,8 @@ def find_hedge(
     inner: nx.DiGraph[str] = nx.DiGraph(graph.subgraph(smaller))
     roots = [v for v in graph if v in smaller and not inner.succ[v]]
     arrows = {**towards(inner, set(roots)), **towards(graph.subgraph(larger), smaller)}
-    order = {v: i for i, v in enumerate(graph)}
-    sets = (tuple(sorted(s, key=order.__getitem__)) for s in (larger, smaller, set(roots)))
-    return Hedge(outcome, do, *sets, arrows=tuple(sorted(arrows.items())))
+    F, S, R = (tuple(v for v in graph if v in nodes) for nodes in (larger, smaller, set(roots)))
+    return Hedge(outcome, do, F, S, R, tuple(sorted(arrows.items())))
 
 
 def towards(graph: nx.DiGraph, goal: set[str]) -> dict[str, str]:
@@ -115,7 +114,9 @@ def towards(graph: nx.DiGraph, goal: set[str]) -> dict[str, str]:
 
 
 def _claims(hedge: Hedge, graph: nx.DiGraph) -> list[tuple[str, bool]]:
-    larger, smaller, roots, do = (set(s) for s in (hedge.larger, hedge.smaller, hedge.roots, hedge.do))
+    larger, smaller, roots, do = (
+        set(s) for s in (hedge.larger, hedge.smaller, hedge.roots, hedge.do)
+    )
     inner = tuple((a, b) for a, b in hedge.arrows if {a, b} <= smaller)
     above = ancestors(cut_incoming(graph, do), hedge.outcome)
     return [
@@ -151,4 +152,3 @@ def words(outcome: tuple[str, ...], do: tuple[str, ...], given: tuple[str, ...] 
     """
     after = ([f"do({', '.join(do)})"] if do else []) + ([", ".join(given)] if given else [])
     return f"P({', '.join(outcome)}{' | ' if after else ''}{', '.join(after)})"
-

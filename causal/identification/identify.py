@@ -5,6 +5,8 @@ expression is simplified by the rules of probability and the independences of th
 ID algorithm plays no part.
 """
 
+import networkx as nx
+
 from causal.graph import GraphLike, Nodes, as_graph, check_nodes, latents, order, project
 from causal.identification.algorithms import idc
 from causal.identification.estimand import Estimand
@@ -45,17 +47,17 @@ def identify(graph: GraphLike, outcome: Nodes, *, do: Nodes, given: Nodes = ()) 
     _check_disjoint(y, x, z)
     projected = project(whole)
     place = {v: i for i, v in enumerate(order(projected))}
-    ordered = [tuple(sorted(s, key=place.__getitem__)) for s in (y, x, z)]
-    expression = reduce(idc(projected, *ordered), projected, place)
-    return recognise(Estimand(*ordered, expression, "general", graph=projected))
+    expression = reduce(idc(projected, y, x, z), projected, place)
+    outcomes, done, held = (tuple(sorted(s, key=place.__getitem__)) for s in (y, x, z))
+    return recognise(Estimand(outcomes, done, held, expression, "general", graph=projected))
 
 
 def _names(nodes: Nodes) -> list[str]:
     return [nodes] if isinstance(nodes, str) else list(nodes)
 
 
-def _check_observed(graph: object, what: str, names: list[str]) -> None:
-    if hidden := [v for v in latents(graph) if v in names]:  # type: ignore[arg-type]
+def _check_observed(graph: nx.DiGraph, what: str, names: list[str]) -> None:
+    if hidden := [v for v in latents(graph) if v in names]:
         raise ValueError(
             f"{what} {hidden[0]!r} is latent: no data hold it, so that nothing can be said of it "
             "or of setting it. Ask about observed nodes, or mark it as observed."

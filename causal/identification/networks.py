@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from causal.graph import observed, order, parents
-from causal.identification.tables import Table, check_size, divide_tables, spread
+from causal.identification.tables import (
+    Table,
+    check_size,
+    configurations,
+    divide_tables,
+    spread,
+)
 from causal.structural import Structural
 from pgm.randomness import seeded
 from pgm.schema.columns import listing
@@ -120,13 +126,12 @@ def _labels(scm: Structural, node: str) -> tuple[object, ...]:
 def _table(scm: Structural, node: str, levels: Mapping[str, tuple[object, ...]]) -> Tensor:
     """P(node | parents) at every configuration of the parents."""
     shape = [len(values) for values in levels.values()]
-    grids = torch.meshgrid(*[torch.arange(k) for k in shape[:-1]], indexing="ij")
-    names = list(levels)[:-1]
-    values = {name: grid.flatten() for name, grid in zip(names, grids, strict=True)}
+    cells = configurations(shape[:-1])
+    values = {name: cells[:, i] for i, name in enumerate(list(levels)[:-1])}
     with torch.no_grad():
         fn = scm.mechanism(node).dist(values)
-        columns = [fn.log_prob(torch.tensor(k)).double().exp() for k in range(shape[-1])]
-    probs = torch.stack(columns, -1).reshape(shape)
+        columns = [fn.log_prob(torch.full((len(cells),), k)).double() for k in range(shape[-1])]
+    probs = torch.stack(columns, -1).exp().reshape(shape)
     return probs / probs.sum(-1, keepdim=True)
 
 
@@ -139,4 +144,3 @@ def _sum_product(tables: list[Table], keep: Mapping[str, tuple[object, ...]]) ->
     check_size({name: len(values) for name, values in keep.items()})
     operands = [x for t in tables for x in (t.values, [number[name] for name in t.axes])]
     return Table(torch.einsum(*operands, [number[name] for name in keep]), keep)
-

@@ -27,8 +27,13 @@ Place = Mapping[str, int]
 
 def probability(of: Iterable[str], given: Iterable[str], place: Place) -> Expression:
     """P(of | given), the names in order; of nothing, 1."""
-    names = tuple(sorted(of, key=place.__getitem__))
-    return Probability(names, tuple(sorted(given, key=place.__getitem__))) if names else ONE
+    names = ordered(of, place)
+    return Probability(names, ordered(given, place)) if names else ONE
+
+
+def ordered(names: Iterable[str], place: Place) -> tuple[str, ...]:
+    """The names in the order of `place`."""
+    return tuple(sorted(names, key=place.__getitem__))
 
 
 def multiply(factors: Iterable[Expression], place: Place) -> Expression:
@@ -44,7 +49,7 @@ def multiply(factors: Iterable[Expression], place: Place) -> Expression:
         first, second = pair
         flat.remove(first)
         flat.remove(second)
-        flat.append(Probability(*_sorted(place, {*first.of, *second.of}, second.given)))
+        flat.append(Probability(ordered({*first.of, *second.of}, place), second.given))
     return flat[0] if len(flat) == 1 else Product(tuple(sorted(flat, key=_rank(place))))
 
 
@@ -55,10 +60,11 @@ def sum_out(over: Iterable[str], expression: Expression, place: Place) -> Expres
         >>> body = Product((Probability(("y", "z"), ("x",)), Probability(("x",))))
         >>> place = {"z": 0, "x": 1, "y": 2}
         >>> print(sum_out(["y"], body, place), "and", sum_out(["x"], body, place))
-        P(z | x) P(x) and Σ_x P(z, y | x) P(x)
+        P(z, x) and P(z, y)
     """
-    names = sorted(over, key=place.__getitem__)
+    names = ordered(over, place)
     assert free(expression).issuperset(names), f"{names} do not occur in {expression}"
+    expression = multiply(factors_of(expression), place)
     left: list[str] = []
     for name in reversed(names):
         done = _summed(name, expression, place)
@@ -68,7 +74,7 @@ def sum_out(over: Iterable[str], expression: Expression, place: Place) -> Expres
     if not left:
         return expression
     if isinstance(expression, Sum):
-        return Sum(tuple(sorted({*left, *expression.over}, key=place.__getitem__)), expression.body)
+        return Sum(ordered({*left, *expression.over}, place), expression.body)
     parts = factors_of(expression)
     inside = [f for f in parts if free(f).intersection(left)]
     outside = [f for f in parts if not free(f).intersection(left)]
@@ -127,8 +133,8 @@ def _reduced(expression: Expression, graph: nx.DiGraph, place: Place) -> Express
         case Sum(over, body):
             return sum_out(over, _reduced(body, graph, place), place)
         case Ratio(numerator, denominator):
-            sides = (_reduced(side, graph, place) for side in (numerator, denominator))
-            return divide(*sides, place)
+            above, below = (_reduced(side, graph, place) for side in (numerator, denominator))
+            return divide(above, below, place)
 
 
 def _summed(name: str, expression: Expression, place: Place) -> Expression | None:
@@ -174,10 +180,6 @@ def _conditional(
             ):
                 return joint, marginal
     return None
-
-
-def _sorted(place: Place, *groups: Iterable[str]) -> list[tuple[str, ...]]:
-    return [tuple(sorted(group, key=place.__getitem__)) for group in groups]
 
 
 def _rank(place: Place) -> Callable[[Expression], tuple[int, int, str]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from causal.structural import Structural
@@ -123,12 +123,9 @@ class Table:
         return pd.DataFrame({self.title: self.values.flatten().numpy()}, index=index).reset_index()
 
     def __str__(self) -> str:
-        grid = torch.cartesian_prod(*[torch.arange(k) for k in self.values.shape]).reshape(
-            -1, len(self.axes)
-        )
         rows = [list(self.axes)] + [
             [str(self.levels[name][i]) for name, i in zip(self.axes, cell.tolist(), strict=True)]
-            for cell in grid
+            for cell in configurations(self.values.shape)
         ]
         wide = [max(len(row[j]) for row in rows) for j in range(len(self.axes))]
         numbers = ["", *(f"{x:.4g}" for x in self.values.flatten().tolist())]
@@ -173,8 +170,8 @@ def tabulate(data: Any, names: Sequence[str] | None = None) -> Table:
     for codes, levels in coded.values():
         cell = cell * len(levels) + codes
     counts = torch.bincount(cell, minlength=math.prod(sizes)).double().reshape(sizes)
-    levels = {name: levels for name, (_, levels) in coded.items()}
-    return Table(counts / len(frame), levels, rows=len(frame))
+    labels = {name: levels for name, (_, levels) in coded.items()}
+    return Table(counts / len(frame), labels, rows=len(frame))
 
 
 def as_table(data: Any, names: Sequence[str]) -> Table:
@@ -229,6 +226,16 @@ def divide_tables(numerator: Table, denominator: Table) -> Table:
     above, below = spread(numerator, levels), spread(denominator, levels)
     shape = [len(values) for values in levels.values()]
     return Table((above / below.masked_fill(below == 0, math.nan)).expand(shape), levels)
+
+
+def configurations(sizes: Sequence[int]) -> Int[Tensor, "cells axes"]:
+    """The indices of all cells of a table, the last axis fastest.
+
+    Example:
+        >>> configurations([2, 2]).tolist(), configurations([]).shape
+        ([[0, 0], [0, 1], [1, 0], [1, 1]], torch.Size([1, 0]))
+    """
+    return torch.nonzero(torch.ones(list(sizes)))
 
 
 def spread(table: Table, levels: Mapping[str, tuple[Label, ...]]) -> Float[Tensor, "..."]:

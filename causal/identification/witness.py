@@ -15,7 +15,7 @@ import torch
 from causal.graph import cut_incoming, latents, observed, order, parents
 from causal.identification.hedge import Hedge, towards
 from causal.identification.networks import Network
-from causal.identification.tables import Table
+from causal.identification.tables import Table, configurations
 
 
 def witnesses(hedge: Hedge, graph: nx.DiGraph) -> tuple[Network, Network]:
@@ -71,8 +71,7 @@ def _table(
     levels = {p: (0, 1) if p in coins else (0, 1, 2, 3) for p in parents(graph, node)}
     shape = [len(v) for v in levels.values()]
     zero = torch.zeros(shape, dtype=torch.long)
-    grids = torch.meshgrid(*[torch.arange(k) for k in shape], indexing="ij") if shape else ()
-    value = dict(zip(levels, grids, strict=True))
+    value = dict(zip(levels, configurations(shape).T.reshape(-1, *shape), strict=True))
     parity = sum((value[p] % 2 for p in heard), start=zero) % 2
     carry = sum((value[p] // 2 for p in carried), start=parity if own else zero) % 2
     cells = torch.nn.functional.one_hot(2 * carry + parity, 4)

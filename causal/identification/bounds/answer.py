@@ -33,10 +33,13 @@ class Bounds:
 
     def __str__(self) -> str:
         kind = "sharp" if self.sharp else "valid, perhaps wider than need be"
-        lines = [f"{self.question} in [{self.lower:.4g}, {self.upper:.4g}]", f"  {self.how}; {kind}"]
+        lines = [
+            f"{self.question} in [{self.lower:.4g}, {self.upper:.4g}]",
+            f"  {self.how}; {kind}",
+        ]
         if self.rows:
             lines.append(
-                f"  frequencies of {self.rows:,} rows as they are: their sampling error comes on top"
+                f"  frequencies of {self.rows:,} rows, taken as exact: sampling error comes on top"
             )
         return "\n".join(lines)
 

@@ -37,7 +37,9 @@ class Causation:
     both: Bounds
 
     def __str__(self) -> str:
-        lines = [str(bound).split("\n")[0] for bound in (self.necessary, self.sufficient, self.both)]
+        lines = [
+            str(bound).split("\n")[0] for bound in (self.necessary, self.sufficient, self.both)
+        ]
         return "\n".join([*lines, *str(self.both).split("\n")[1:]])
 
 
@@ -80,7 +82,8 @@ def causation(
     """
     joint = as_table(data, [*do, *outcome])
     cells = _cells(joint, outcome, do, versus)
-    polytope = _polytope(cells, _arms(experiment, outcome, do, versus), monotone, exogenous)
+    arms = _arms(experiment, outcome, do, versus)
+    polytope = _polytope(cells, arms, monotone=monotone, exogenous=exogenous)
     both = UNDER_X * (1 - UNDER_OTHER)
     parts = {"PN": (both * X, cells[1, 1]), "PS": (both * (1 - X), cells[0, 0])}
     (x,), (y,) = do.items(), outcome.items()
@@ -94,8 +97,8 @@ def causation(
                 "has probability zero. Ask about the other probabilities with other data."
             )
         low, high = _range(polytope, c, monotone=monotone, exogenous=exogenous)
-        ends = (min(max(end / float(share), 0.0), 1.0) for end in (low, high))
-        found.append(Bounds(f"{name} {about}", *ends, how, rows=joint.rows))
+        low, high = (min(max(end / float(share), 0.0), 1.0) for end in (low, high))
+        found.append(Bounds(f"{name} {about}", low, high, how, rows=joint.rows))
     return Causation(*found)
 
 
@@ -140,12 +143,19 @@ def _arms(
 
 
 def _polytope(
-    cells: Tensor, arms: tuple[float, float] | None, monotone: bool, exogenous: bool  # noqa: FBT001
+    cells: Tensor,
+    arms: tuple[float, float] | None,
+    *,
+    monotone: bool,
+    exogenous: bool,
 ) -> Polytope:
     """The types' probabilities that fit the data and the assumptions."""
     y = X * UNDER_X + (1 - X) * UNDER_OTHER  # consistency: what she had is what would be under it
-    rows = [(had * now, p) for had, ps in zip((1 - X, X), cells, strict=True)
-            for now, p in zip((1 - y, y), ps, strict=True)]
+    rows = [
+        (had * now, p)
+        for had, ps in zip((1 - X, X), cells, strict=True)
+        for now, p in zip((1 - y, y), ps, strict=True)
+    ]
     if arms is not None:
         rows += [(UNDER_X, torch.tensor(arms[0])), (UNDER_OTHER, torch.tensor(arms[1]))]
     if monotone:
@@ -169,8 +179,9 @@ def _range(
         assumed = [w for w, on in (("monotonicity", monotone), ("exogeneity", exogenous)) if on]
         blame = f" or {' and '.join(assumed)} does not hold" if assumed else ""
         raise ValueError(
-            f"What was observed, the experiment and the assumptions contradict each other, by at "
-            f"least {found.miss:.2g} in some probability: they are of different populations{blame}. "
+            "What was observed, the experiment and the assumptions contradict each other, by at "
+            f"least {found.miss:.2g} in some probability: they are of different populations"
+            f"{blame}. "
             "P(x, y) <= P(y | do(x)) <= P(x, y) + P(x') always holds. Drop an assumption, or look "
             "for what differs between the two sets of data."
         ) from None

@@ -35,8 +35,7 @@ from causal.identification.algorithms import district_factor, id_
 from causal.identification.bounds.answer import Bounds
 from causal.identification.bounds.linear import Contradiction, Polytope
 from causal.identification.bounds.responses import Responses
-from causal.identification.evaluation import evaluate
-from causal.identification.expressions import variables
+from causal.identification.evaluation import average, evaluate
 from causal.identification.hedge import NotIdentifiable
 from causal.identification.simplify import reduce
 from causal.identification.tables import Label, Table, as_table, spread
@@ -158,11 +157,11 @@ def _problem(whole: nx.DiGraph, data: Any, y: list[str], do: Event) -> Problem:
     inner = (ancestors(cut_incoming(projected, do), y) & V) - set(do)
     touched = set[str]().union(*(D for D in districts(projected) if inner & set(D)))
     G = subgraph(projected, ancestors(projected, touched) & V)
-    joint = as_table(data, [v for v in observed(G)] + [x for x in do if x not in G])
+    joint = as_table(data, [*observed(G), *(x for x in do if x not in G)])
     terms, unknown = list[Table](), list[tuple[str, ...]]()
     for D in districts(G):
         part = inner & set(D)
-        term = _term(G, joint, part) if part else None
+        term = _term(G, joint, part, inner | set(do)) if part else None
         if term is not None:
             terms.append(term)
         elif part:
@@ -175,25 +174,21 @@ def _problem(whole: nx.DiGraph, data: Any, y: list[str], do: Event) -> Problem:
     return Problem(G, joint, ordered, tuple(terms), where, seen)
 
 
-def _term(G: nx.DiGraph, joint: Table, part: set[str]) -> Table | None:
-    """P(part | do(all else)) as a table, or None where it is not identified or not all defined."""
+def _term(G: nx.DiGraph, joint: Table, part: set[str], axes: set[str]) -> Table | None:
+    """P(part | do(all else)) over `axes`, or None where it is not identified or not defined."""
     place = {v: i for i, v in enumerate(order(G))}
     try:
         expression = reduce(id_(G, part, set(observed(G)) - part), G, place)
     except NotIdentifiable:
         return None
     table = evaluate(expression, joint)
-    if bool(table.values.isnan().any()):
-        return None
-    return table
+    table = average(table, joint, [name for name in table.axes if name not in axes])
+    return None if bool(table.values.isnan().any()) else table
 
 
 def _seen(G: nx.DiGraph, joint: Table, district: tuple[str, ...]) -> Table:
     """Q of a whole district, over its nodes and their parents."""
-    expression = district_factor(G, set(district))
-    table = evaluate(expression, joint)
-    assert set(table.axes) <= variables(expression)
-    return table
+    return evaluate(district_factor(G, set(district)), joint)
 
 
 def _range(problem: Problem, c: Tensor, slack: float) -> tuple[float, float]:
@@ -285,6 +280,6 @@ def _check(whole: nx.DiGraph, y: list[str], do: Event, versus: Event | None) -> 
         raise ValueError('Nothing is set: pass the value of the cause, do={"X": 1}.')
     if versus is not None and set(versus) != set(do):
         raise ValueError(
-            f"do sets {listing(sorted(do))} and versus {listing(sorted(versus))}. An effect compares "
-            "two values of the same variables: name the same ones in both."
+            f"do sets {listing(sorted(do))} and versus {listing(sorted(versus))}. An effect "
+            "compares two values of the same variables: name the same ones in both."
         )

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_NOISE = 1e-7
-"""A contradiction as small as this is rounding."""
+_ROUNDING, _EXACT = 1e-6, 1e-12
+"""Contradictions below the first are rounding, and below the second none at all."""
 
 
 class Contradiction(ValueError):
@@ -52,9 +52,10 @@ class Polytope:
             (0.7, 1.0)
         """
         slack = self.slack
-        if (miss := self.miss()) > slack:
-            if miss > max(slack, _NOISE):
-                raise Contradiction(miss)
+        miss = self.miss()
+        if miss > max(slack, _ROUNDING):
+            raise Contradiction(miss)
+        if _EXACT < miss > slack:
             slack = 2 * miss
         low, high = (self._minimum(sign * c, slack) for sign in (1, -1))
         return low, -high
@@ -91,9 +92,7 @@ def _solve(
     def plain(x: Tensor | None) -> object:
         return None if x is None else x.double().numpy()
 
-    result = linprog(
-        plain(c), plain(A), plain(b), plain(equal[0]), plain(equal[1]), method="highs"
-    )
+    result = linprog(plain(c), plain(A), plain(b), plain(equal[0]), plain(equal[1]), method="highs")
     if result.status == 2:
         raise Contradiction(float("nan"))
     if result.status != 0:
