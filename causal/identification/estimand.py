@@ -48,10 +48,14 @@ class Estimand:
         return words(self.outcome, self.do, self.given)
 
     @property
+    def _asked(self) -> tuple[str, ...]:
+        return (*self.outcome, *self.do, *self.given)
+
+    @property
     def arbitrary(self) -> tuple[str, ...]:
         """Variables at any value of which the expression is the same, if the graph is right."""
-        asked = {*self.outcome, *self.do, *self.given}
-        return tuple(v for v in self.graph if v in free(self.expression) - asked)
+        named = free(self.expression).difference(self._asked)
+        return tuple(v for v in self.graph if v in named)
 
     @property
     def latex(self) -> str:
@@ -59,7 +63,7 @@ class Estimand:
         do = f"\\mathrm{{do}}({', '.join(map(symbol, self.do))})"
         after = ", ".join([*([do] if self.do else []), *map(symbol, self.given)])
         head = ", ".join(map(symbol, self.outcome)) + (rf" \mid {after}" if after else "")
-        return f"P({head}) = {latex(self.expression)}"
+        return f"P({head}) = {latex(self.expression, self._asked)}"
 
     def evaluate(self, data: Any, **values: Label) -> Any:
         """The effect, exact on a model or a table, the plug-in estimate on rows.
@@ -86,9 +90,8 @@ class Estimand:
         """
         joint = self._joint(data)
         table = average(evaluate(self.expression, joint), joint, self.arbitrary)
-        axes = [*self.outcome, *self.do, *self.given]
-        levels = {name: joint.levels[name] for name in axes}
-        shape = [len(levels[name]) for name in axes]
+        levels = {name: joint.levels[name] for name in self._asked}
+        shape = [len(labels) for labels in levels.values()]
         cells = spread(table, levels).expand(shape)
         answer = Table(cells, levels, self.question, joint.rows)
         chosen = answer.at(**values) if values else answer
@@ -107,7 +110,7 @@ class Estimand:
         return verify(self, models=models, seed=seed)
 
     def __str__(self) -> str:
-        lines = [f"{self.question} = {text(self.expression)}"]
+        lines = [f"{self.question} = {text(self.expression, self._asked)}"]
         if self.strategy == "adjustment":
             by = f"for {', '.join(self.adjustment)}" if self.adjustment else "for nothing"
             lines.append(f"  strategy: adjustment {by}")
@@ -122,7 +125,7 @@ class Estimand:
 
     def _joint(self, data: Any) -> Table:
         """P of the variables that the question and the expression name."""
-        named = {*self.outcome, *self.do, *self.given} | variables(self.expression)
+        named = variables(self.expression).union(self._asked)
         names = [v for v in self.graph if v in named]
         return as_table(data, names)
 

@@ -114,26 +114,26 @@ def factors_of(expression: Expression) -> tuple[Expression, ...]:
     return expression.factors if isinstance(expression, Product) else (expression,)
 
 
-def text(expression: Expression) -> str:
-    """The expression as a line of text.
+def text(expression: Expression, taken: Iterable[str] = ()) -> str:
+    """The expression as a line of text; names that are `taken` outside it are not bound in it.
 
     Example:
         >>> inner = Sum(("x",), Product((Probability(("y",), ("x", "z")), Probability(("x",)))))
         >>> print(text(Sum(("z",), Product((Probability(("z",), ("x",)), inner)))))
         Σ_z P(z | x) Σ_x' P(y | x', z) P(x')
     """
-    return _Text(str).write(expression, {name: name for name in free(expression)})
+    return _Text(str).write(expression, {v: v for v in free(expression).union(taken)})
 
 
-def latex(expression: Expression) -> str:
-    r"""The expression in LaTeX, for math mode.
+def latex(expression: Expression, taken: Iterable[str] = ()) -> str:
+    r"""The expression in LaTeX, for math mode; `taken` as in `text`.
 
     Example:
         >>> P = Probability
         >>> print(latex(Sum(("z",), Product((P(("y",), ("x1", "z")), P(("z",)))))))
         \sum_{z} P(y \mid x_{1}, z) P(z)
     """
-    return _Latex(symbol).write(expression, {name: name for name in free(expression)})
+    return _Latex(symbol).write(expression, {v: v for v in free(expression).union(taken)})
 
 
 def symbol(name: str) -> str:
