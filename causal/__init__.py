@@ -7,6 +7,7 @@ from causal.counterfactuals import compare, counterfactual
 from causal.effects import effect
 from causal.estimation import estimate
 from causal.graph import as_graph, parse
+from causal.identification import Estimand, NotIdentifiable, Table, bounds, identify
 from causal.interventions import Intervened, do
 from causal.mechanisms import CategoricalTable, LinearGaussian, LinearSoftmax, Mechanism
 from causal.plots import draw_effect, draw_graph, draw_outcome
@@ -19,11 +20,15 @@ __all__ = [
     "Conditional",
     "Counterfactual",
     "Effect",
+    "Estimand",
     "Intervened",
     "LinearGaussian",
     "LinearSoftmax",
     "Mechanism",
+    "NotIdentifiable",
+    "Table",
     "as_graph",
+    "bounds",
     "compare",
     "condition",
     "counterfactual",
@@ -34,5 +39,6 @@ __all__ = [
     "effect",
     "estimate",
     "graph",
+    "identify",
     "parse",
 ]
