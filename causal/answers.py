@@ -153,7 +153,7 @@ class Counterfactual(Draws):
             return
         yield "  Another coupling may answer otherwise, and no data can tell them apart."
         if self.bounds is None:
-            yield "  Bounds over all couplings are not known: too many configurations."
+            yield "  Bounds over all couplings are not known: too many configurations, or levels."
             return
         yield f"  Bounds over all couplings{', means over rows' * (self.size[1] > 1)}:"
         for name, (lower, upper) in self.bounds.items():

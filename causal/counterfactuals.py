@@ -224,7 +224,7 @@ class _Scenario:
             k=found.k,
             r_hat=found.r_hat,
             law=self._law(found),
-            bounds=self._bounds(acted, found, units),
+            bounds=self._bounds(acted, found, units, list(worlds[0].values)),
             schema=schema,
             note=self.model.note,
         )
@@ -235,15 +235,16 @@ class _Scenario:
         return None if world is None else gaussian.law(world, *found.noise)  # type: ignore[misc]
 
     def _bounds(
-        self, acted: Intervened, found: Abduction, units: Sequence[Units]
+        self, acted: Intervened, found: Abduction, units: Sequence[Units], order: list[str]
     ) -> dict[str, tuple[Tensor, Tensor]] | None:
         """Bounds over all couplings, of every site that they reach, averaged over particles."""
         if not self.open or self.laws:
             return None
+        names = sorted(self.open, key=order.index)
         if not found.unseen:  # all copies of a row are alike
             alike = Units(self.model, found.batch, {}, units[0].coupling)
-            return bounds(alike, self.acted, self.fresh, self.open)
-        known = [bounds(each, acted, self.fresh, self.open) for each in units]
+            return bounds(alike, self.acted, self.fresh, names)
+        known = [bounds(each, acted, self.fresh, names) for each in units]
         ranges = [r for r in known if r is not None]
         if len(ranges) < len(known):
             return None

@@ -2,21 +2,24 @@
 
 A site that was i with probability p_i, and would be j with probability q_j, leaves open which
 outcomes go with which: any r with 0 <= r_j <= q_j / p_i and sum_j r_j = 1 is P(would be j | was i)
-under some coupling (Frechet 1951), and only r = e_i where p and q are the same mechanism. Noises of
-sites are independent, so that each site chooses its r given the values of those before it; the
-extremes of an expectation follow by backward induction, each step a greedy filling of the caps.
-A bound is sharp where no two configurations must share one site's choice, else it is an outer one.
+under some coupling (Frechet 1951), and r = e_i where nothing that the site listens to has changed:
+its parents, or in a program without a graph its distribution. Noises of sites are independent, so
+that each site chooses its r given the values of those before it; the extremes of an expectation
+follow by backward induction, each step a greedy filling of the caps. A bound is sharp where no two
+configurations must share one site's choice, else it is an outer one.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from causal.actions import is_shift
 from causal.interventions import Intervened
 from causal.outcomes import categories, frequencies, is_binary, unwrapped
+from causal.structural import Structural
 from causal.worlds import Units, run, spread
 from pgm.batch import repeat, rows_of
 from pgm.sites import Site
@@ -37,13 +40,16 @@ def bounds(
         units: the rows as they were.
         acted: the model under the intervention.
         fresh: the sites that were set, or follow a law of the intervention's own.
-        names: the discrete sites whose couplings are left open, in the order of the program.
+        names: the discrete sites whose couplings are left open, in the order in which the program
+            draws them under the intervention.
 
     Returns:
         By site, lower and upper bounds for every row; None if there are too many configurations,
-        or sites with infinitely many levels.
+        sites with infinitely many levels, or shifted ones.
     """
     before = units.sites
+    if any(is_shift(acted.values.get(name)) for name in names):
+        return None
     rows = rows_of(units.batch or units.latents)
     levels = [categories(before[name].fn) for name in names]
     if not all(levels) or math.prod(levels) * rows > MOST:
@@ -62,7 +68,10 @@ def bounds(
     )
     after = run(many, spread(acted, size, before), fresh, given)
     shape = (*levels, rows)
-    caps = [_caps(before[name], after[name], shape, i) for i, name in enumerate(names)]
+    caps = [
+        _caps(before[name], after[name], shape, i, _unchanged(acted, name, before, after, shape))
+        for i, name in enumerate(names)
+    ]
     scalars = {k: s for k, s in after.items() if s.rows and not s.fn.event_shape}
     targets = {name: _target(site, size * rows) for name, site in scalars.items()}
     return {name: _range(x.reshape(*shape, -1), caps) for name, x in targets.items()}
@@ -76,7 +85,11 @@ def _target(site: Site, rows: int) -> Float[Tensor, "rows k"]:
 
 
 def _caps(
-    before: Site, after: Site, shape: tuple[int, ...], place: int
+    before: Site,
+    after: Site,
+    shape: tuple[int, ...],
+    place: int,
+    unchanged: Tensor | None,
 ) -> Float[Tensor, "*configurations rows k"]:
     """The most that may go to each level from the one that was seen, min(1, q_j / p_i)."""
     k, rows = shape[place], shape[-1]
@@ -84,10 +97,33 @@ def _caps(
     q = _probs(after, math.prod(shape)).reshape(*shape, k)
     for _ in range(place, len(shape) - 1):  # nothing depends on what comes later
         q = q.select(place, 0)
+        unchanged = None if unchanged is None else unchanged.select(place, 0)
+    same = (q - p).abs().amax(-1) < 1e-6 if unchanged is None else unchanged
     seen = frequencies(before.value.expand(rows), k).to(p)
     cap = (q / (p * seen).sum(-1, keepdim=True)).clamp(max=1.0)
-    same = (q - p).abs().amax(-1, keepdim=True) < 1e-6
-    return torch.where(same, seen, cap)
+    return torch.where(same[..., None], seen, cap)
+
+
+def _unchanged(
+    acted: Intervened,
+    name: str,
+    before: Mapping[str, Site],
+    after: Mapping[str, Site],
+    shape: tuple[int, ...],
+) -> Bool[Tensor, "*configurations rows"] | None:
+    """Where a node hears the same from the same parents; None in a program without a graph."""
+    if not isinstance(acted.base, Structural):
+        return None
+    same = torch.ones(shape, dtype=torch.bool)
+    if name in acted.mechanisms or any(name in t[1:] for t in acted.values if isinstance(t, tuple)):
+        return ~same
+    for parent in acted.base.parents(name):
+        was, now = before[parent].value, after[parent].value
+        close = torch.isclose(
+            now.double().reshape(*shape, -1), was.double().reshape(shape[-1], -1), rtol=1e-5
+        )
+        same = same & close.all(-1)
+    return same
 
 
 def _range(

@@ -88,8 +88,10 @@ class Units:
 
     @functools.cached_property
     def values(self) -> dict[str, Tensor]:
-        """The value of every node of an SCM."""
-        return {**self.batch, **self.latents}
+        """The value of every node of an SCM; what was set need not stand in the evidence."""
+        known = {**self.batch, **self.latents}
+        nodes = unwrap(self.model)[0].graph.nodes
+        return {node: known[node] if node in known else self.sites[node].value for node in nodes}
 
     def context(self, model: Model) -> dict[str, Any]:
         """The context of a program."""

@@ -227,3 +227,37 @@ def test_the_caps_are_filled_from_the_largest() -> None:
     value, cap = torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([[1.0, 0.5, 0.25]])
     filled: Tensor = _fill(value[:, None], cap[:, None])
     assert float(filled) == pytest.approx(0.5 * 3 + 0.25 * 2 + 0.25 * 1)
+
+
+def test_equal_probabilities_of_other_parents_leave_the_outcome_open() -> None:
+    """y is a coin whatever x says; y = x xor u is such a mechanism, and would turn it over."""
+    coin = torch.full((2, 2), 0.5)
+    scm = SCM("x -> y", x=CategoricalTable([0.5, 0.5]), y=CategoricalTable(coin, parents=["x"]))
+    row = {"x": torch.tensor([0]), "y": torch.tensor([0])}
+    found = counterfactual(scm, row, do={"x": 1}, particles=10, seed=0)
+    assert torch.equal(found.bounds["y"][0][0], torch.tensor([0.0, 0.0]))
+    assert torch.equal(found.bounds["y"][1][0], torch.tensor([1.0, 1.0]))
+
+
+def test_bounds_follow_the_order_of_the_other_world() -> None:
+    """With another mechanism a listens to b, which used to come after it."""
+    scm = SCM(
+        "a -> c; b",
+        a=CategoricalTable([0.5, 0.5]),
+        b=CategoricalTable([0.4, 0.6]),
+        c=CategoricalTable([[0.7, 0.3], [0.2, 0.8]], parents=["a"]),
+    )
+    swap = CategoricalTable([[0.9, 0.1], [0.3, 0.7]], parents=["b"])
+    row = {name: torch.tensor([0]) for name in "abc"}
+    found = counterfactual(scm, row, do={"a": swap}, particles=10, seed=0)
+    # b stays 0, so that q = (.9, .1) against p = (.5, .5): P(a' = 1) in [0, .2]; c follows a'.
+    assert torch.allclose(found.bounds["a"][1][0], torch.tensor([1.0, 0.2]))
+    assert torch.allclose(found.bounds["c"][1][0], torch.tensor([1.0, 0.2]))
+
+
+def test_what_was_set_need_not_stand_in_the_evidence(linear: SCM) -> None:
+    world = causal.do(linear, B=2.0)
+    seen = {k: torch.tensor([v]).double() for k, v in zip("ACDE", (1, -1, 0.5, 3), strict=True)}
+    found = counterfactual(world, seen, do={"A": 0.0})
+    assert float(found.draws["B"]) == 2.0
+    assert float(found.draws["C"]) == pytest.approx(-2.0)
