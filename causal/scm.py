@@ -134,40 +134,50 @@ def untrained(scm: SCM) -> list[str]:
 
 def _choose(scm: SCM) -> None:
     """Gives every node its mechanism; one that still fits what is known is kept."""
-    levels: dict[str, int] = {}
+    kinds: dict[str, Kind] = {}
     for node in order(scm.graph):
-        inputs = {p: levels[p] for p in scm.parents(node)}
+        inputs = {p: kinds[p] for p in scm.parents(node)}
         old = scm.mechanisms[_key(node)] if _key(node) in scm.mechanisms else None  # noqa: SIM401
         given = scm._given.get(node)
-        own = _levels(scm.schema, node)
+        own = _kind(scm, node)
         if isinstance(given, Mechanism):
             new = old if isinstance(old, Mechanism) else given
         else:
-            new = (given or _default(scm.schema, node, inputs)).start(inputs, own)
-            if type(old) is type(new) and (old.inputs, old.levels) == (new.inputs, new.levels):
+            made = given or _default(scm, node, inputs)
+            new = _start(node, made, inputs, own or NUMBER)
+            if type(old) is type(new) and (old.inputs, old.kind) == (new.inputs, new.kind):
                 new = old
-        _check_fit(node, new, inputs, own if scm.schema else new.levels)
-        levels[node] = new.levels
+        _check_fit(node, new, inputs, own or new.kind)
+        kinds[node] = new.kind
         scm.mechanisms[_key(node)] = new.to(scm.device, scm.dtype)
 
 
-def _levels(schema: Schema | None, node: str) -> int:
-    column = schema.columns[node] if schema else None
-    return len(column.levels) if isinstance(column, Categorical) else 1
+def _kind(scm: SCM, node: str) -> Kind | None:
+    """What the schema says of a node; None where it says nothing."""
+    if scm.schema is None or node not in scm.schema.columns:
+        return None
+    column = scm.schema.columns[node]
+    return Kind(levels=len(column.levels)) if isinstance(column, Categorical) else NUMBER
 
 
-def _default(schema: Schema | None, node: str, inputs: Mapping[str, int]) -> type[Mechanism]:
-    """The kind of mechanism for the kind of a column."""
-    column = schema.columns[node] if schema else None
+def _default(scm: SCM, node: str, inputs: Inputs) -> type[Mechanism]:
+    """The class of mechanism for the kind of a column."""
+    column = scm.schema.columns.get(node) if scm.schema else None
     if isinstance(column, Count):
-        raise ValueError(
-            f"Column {node!r} is a count, for which no mechanism is chosen by itself. If a normal "
-            f"distribution will do, pass {node}=LinearGaussian; or declare the column "
-            "pgm.Continuous(), or, if its integers are names, pgm.Categorical(levels)."
-        )
+        return NegativeBinomial
     if not isinstance(column, Categorical):
         return LinearGaussian
-    return CategoricalTable if all(k > 1 for k in inputs.values()) else LinearSoftmax
+    return CategoricalTable if all(k.levels > 1 for k in inputs.values()) else LinearSoftmax
+
+
+def _start(node: str, made: Any, inputs: Inputs, kind: Kind) -> Mechanism:
+    """The untrained mechanism of a class, or of a `functools.partial` of one."""
+    options = made.keywords if isinstance(made, functools.partial) else {}
+    cls = made.func if isinstance(made, functools.partial) else made
+    try:
+        return cls.start(inputs, kind, **options)  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"The mechanism of {node!r}: {error}") from error
 
 
 def _given(node: str, value: Any) -> Mechanism | type[Mechanism]:
