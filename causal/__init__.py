@@ -8,21 +8,57 @@ from causal.effects import effect
 from causal.estimation import estimate
 from causal.graph import as_graph, parse
 from causal.interventions import Intervened, do
-from causal.mechanisms import CategoricalTable, LinearGaussian, LinearSoftmax, Mechanism
+from causal.likelihood import exact_log_prob
+from causal.mechanisms import (
+    AdditiveNoise,
+    CategoricalTable,
+    Classifier,
+    EmpiricalRoot,
+    KernelRoot,
+    Kind,
+    LinearGaussian,
+    LinearSoftmax,
+    LinearVector,
+    LocationScale,
+    Mechanism,
+    MixtureRoot,
+    NegativeBinomial,
+    NetworkSoftmax,
+    Ordinal,
+    Poisson,
+    PostNonlinear,
+    Regressor,
+    SplineNoise,
+)
 from causal.plots import draw_effect, draw_graph, draw_outcome
 from causal.scm import SCM
 
 __all__ = [
     "SCM",
+    "AdditiveNoise",
     "CategoricalTable",
+    "Classifier",
     "Comparison",
     "Conditional",
     "Counterfactual",
     "Effect",
+    "EmpiricalRoot",
     "Intervened",
+    "KernelRoot",
+    "Kind",
     "LinearGaussian",
     "LinearSoftmax",
+    "LinearVector",
+    "LocationScale",
     "Mechanism",
+    "MixtureRoot",
+    "NegativeBinomial",
+    "NetworkSoftmax",
+    "Ordinal",
+    "Poisson",
+    "PostNonlinear",
+    "Regressor",
+    "SplineNoise",
     "as_graph",
     "compare",
     "condition",
@@ -33,6 +69,7 @@ __all__ = [
     "draw_outcome",
     "effect",
     "estimate",
+    "exact_log_prob",
     "graph",
     "parse",
 ]

@@ -171,9 +171,9 @@ def begin_again(mechanism: Mechanism) -> None:
     mechanism.load_state_dict(fresh.state_dict())
 
 
-def shaken(mechanism: Any, *, by: float = 0.4) -> Any:
+def shaken(mechanism: Any, *, by: float = 0.4, seed: int = 7) -> Any:
     """The mechanism with all its weights moved, the same way each time."""
-    generator = torch.Generator().manual_seed(7)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in mechanism.parameters():
             if parameter.requires_grad:

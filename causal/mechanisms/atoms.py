@@ -1,5 +1,6 @@
 """Finitely many numbers with probabilities, as a distribution whose noise form is the quantile."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class Atoms(TorchDistribution):
     has_rsample = False
 
     def __init__(
-        self, values: Float[Tensor, " m"], probs: Float[Tensor, " m"], batch: Any = Size()
+        self, values: Float[Tensor, " m"], probs: Float[Tensor, " m"], batch: Sequence[int] = ()
     ) -> None:
         self.values, self.probs = values, probs
         super().__init__(Size(batch), validate_args=False)
@@ -55,7 +56,7 @@ class Atoms(TorchDistribution):
         """The same law, drawn as many times."""
         return Atoms(self.values, self.probs, batch_shape)
 
-    def sample(self, sample_shape: Any = Size()) -> Float[Tensor, "*n"]:
+    def sample(self, sample_shape: Any = ()) -> Float[Tensor, "*n"]:
         """Draws of atoms."""
         shape = Size(sample_shape) + self.batch_shape
         i = torch.multinomial(self.probs, max(shape.numel(), 1), replacement=True)
@@ -68,13 +69,13 @@ class Atoms(TorchDistribution):
         return log_p.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
 
 
-def place(fn: Atoms, x: Tensor) -> tuple[Tensor, Bool[Tensor, "*n"]]:
+def place(fn: Any, x: Tensor) -> tuple[Tensor, Bool[Tensor, "*n"]]:
     """The index of the atom at x, and whether there is one."""
     i = torch.searchsorted(fn.values, x.contiguous()).clamp(max=len(fn.values) - 1)
     return i, fn.values[i] == x
 
 
-def edges(fn: Atoms) -> Float[Tensor, " edges"]:
+def edges(fn: Any) -> Float[Tensor, " edges"]:
     """Phi^-1 of F below the first atom, at it, ..., at the last one, in float64."""
     p = fn.probs.double() / fn.probs.double().sum()
     lower, upper = p.cumsum(0)[:-1], p.flip(0).cumsum(0).flip(0)[1:]
@@ -87,21 +88,21 @@ couplings.register(Atoms, lambda fn: ("monotone",))
 
 
 @noise.register(Atoms)
-def atoms_noise(fn: Atoms, shape: tuple[int, ...] = (), *, coupling: str | None = None) -> Noise:
+def atoms_noise(fn: Any, shape: tuple[int, ...] = (), *, coupling: str | None = None) -> Noise:
     """A normal score."""
     choose_coupling(fn, coupling)
     return draws.normal(Size(shape) + fn.batch_shape, fn.probs.double())
 
 
 @push.register(Atoms)
-def atoms_push(fn: Atoms, u: Tensor, *, coupling: str | None = None) -> Tensor:
+def atoms_push(fn: Any, u: Tensor, *, coupling: str | None = None) -> Tensor:
     """The atom of a normal score."""
     choose_coupling(fn, coupling)
     return fn.values[torch.searchsorted(edges(fn)[1:-1], u.double().contiguous())]
 
 
 @pull.register(Atoms)
-def atoms_pull(fn: Atoms, x: Tensor, *, coupling: str | None = None) -> Noise:
+def atoms_pull(fn: Any, x: Tensor, *, coupling: str | None = None) -> Noise:
     """A draw of the scores that make an atom."""
     choose_coupling(fn, coupling)
     i, same = place(fn, x)

@@ -154,7 +154,11 @@ class LinearSoftmax(Mechanism):
     def example(cls) -> "LinearSoftmax":
         """Three levels given a number, levels and a vector."""
         t = [[0.0, 0.5, 0.0], [0.0, 0.0, 0.5], [0.5, 0.0, 0.0]]
-        coefficients = {"a": [0.0, 1.0, -1.0], "t": t, "v": [[0.5, 0.0, 0.0], [0.0, -0.5, 0.5]]}
+        coefficients: dict[str, Any] = {
+            "a": [0.0, 1.0, -1.0],
+            "t": t,
+            "v": [[0.5, 0.0, 0.0], [0.0, -0.5, 0.5]],
+        }
         return cls(coefficients, intercept=[0.1, 0.0, -0.1], vectors=["v"])
 
     def dist(self, parents: Values) -> Any:

@@ -63,7 +63,7 @@ class Poisson(Mechanism):
     def example(cls) -> "Poisson":
         """Of a number and levels, with a network."""
         made = cls({"a": 0.3, "t": [0.0, 0.5, -0.5]}, intercept=1.0, hidden=(8,), seed=1)
-        return shaken(made, by=0.1)  # type: ignore[no-any-return]
+        return shaken(made, by=0.1)
 
     def dist(self, parents: Values) -> Any:
         """Poisson(exp(eta))."""

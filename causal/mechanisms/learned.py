@@ -104,7 +104,7 @@ class Learned(Mechanism):
         for name, buffer in self.named_buffers(recurse=False):
             if prefix + name in state:
                 setattr(self, name, buffer.new_empty(state[prefix + name].shape))
-        super()._load_from_state_dict(state, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state, prefix, *rest)
 
     def _agrees(self, said: Tensor) -> bool:
         from sklearn.exceptions import NotFittedError
@@ -170,7 +170,7 @@ class Regressor(Learned):
         from sklearn.tree import DecisionTreeRegressor
 
         inputs = {"a": NUMBER, "t": Kind(levels=3)}
-        made = cls(inputs, estimator=DecisionTreeRegressor(max_depth=3), residuals="kernel")
+        made = cls(inputs, estimator=DecisionTreeRegressor(max_depth=3, random_state=0), residuals="kernel")
         x, parents = made_up_rows()
         made.estimate(x, parents, torch.ones(len(x)))
         return made
@@ -269,7 +269,7 @@ class Classifier(Learned):
         from sklearn.tree import DecisionTreeClassifier
 
         inputs = {"a": NUMBER, "t": Kind(levels=3)}
-        made = cls(inputs, levels=2, estimator=DecisionTreeClassifier(max_depth=3))
+        made = cls(inputs, levels=2, estimator=DecisionTreeClassifier(max_depth=3, random_state=0))
         x, parents = made_up_rows()
         made.estimate((x > 1).long(), parents, torch.ones(len(x)))
         return made

@@ -68,7 +68,7 @@ class LinearGaussian(Mechanism):
     @classmethod
     def example(cls) -> "LinearGaussian":
         """A number, a parent with levels and a vector."""
-        coefficients = {"a": 0.7, "t": [0.0, 1.0, -0.5], "v": [0.3, -0.4]}
+        coefficients: dict[str, Any] = {"a": 0.7, "t": [0.0, 1.0, -0.5], "v": [0.3, -0.4]}
         return cls(coefficients, intercept=0.2, scale=0.6, vectors=["v"])
 
     def mean(self, parents: Values) -> Tensor:

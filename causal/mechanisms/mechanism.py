@@ -8,7 +8,6 @@ it is when another is replaced. Its noise form x = push(dist, u) is that of its 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Float, Shaped
 from pyro.nn import PyroModule
 from torch import Tensor

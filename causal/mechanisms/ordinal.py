@@ -5,6 +5,7 @@ eq. 2.1); its noise is one latent number, so that the natural coupling is the mo
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -23,29 +24,25 @@ _TINY = 1e-30
 
 
 class OrderedProbit(Categorical):
-    """Levels cut from a normal variable: P(x <= j) = Phi(c_j - eta).
-
-    Args:
-        predictor: eta, of the batch shape.
-        cutpoints: k - 1 increasing numbers.
+    """Levels cut from a normal variable; its natural coupling is the monotone one.
 
     Example:
-        >>> OrderedProbit(torch.tensor(0.0), torch.tensor([0.0])).probs
+        >>> OrderedProbit(cut(torch.tensor(0.0), torch.tensor([0.0]))).probs
         tensor([0.5000, 0.5000])
     """
 
-    def __init__(self, predictor: Tensor, cutpoints: Float[Tensor, " cuts"]) -> None:
-        c = cutpoints - predictor[..., None]
-        c = nn.functional.pad(c, (1, 0), value=-torch.inf)
-        c = nn.functional.pad(c, (0, 1), value=torch.inf)
-        upper = c[..., :-1] > 0  # a difference of the smaller tails keeps its digits
-        a, b = c[..., :-1], c[..., 1:]
-        low, high = torch.where(upper, -b, a), torch.where(upper, -a, b)
-        probs = torch.special.ndtr(high) - torch.special.ndtr(low)
-        super().__init__(probs.clamp(min=_TINY))
-
 
 couplings.register(OrderedProbit, lambda fn: ("monotone", "gumbel"))
+
+
+def cut(eta: Float[Tensor, "*n"], cutpoints: Float[Tensor, " cuts"]) -> Float[Tensor, "*n k"]:
+    """The probabilities Phi(c_j - eta) - Phi(c_(j-1) - eta)."""
+    c = cutpoints - eta[..., None]
+    end = torch.full_like(c[..., :1], torch.inf)
+    a, b = torch.cat([-end, c], -1), torch.cat([c, end], -1)
+    upper = a > 0  # a difference of the smaller tails keeps its digits
+    low, high = torch.where(upper, -b, a), torch.where(upper, -a, b)
+    return (torch.special.ndtr(high) - torch.special.ndtr(low)).clamp(min=_TINY)
 
 
 class Ordinal(Mechanism):
@@ -101,7 +98,7 @@ class Ordinal(Mechanism):
     def example(cls) -> "Ordinal":
         """Three levels given a number and levels, by the probit link."""
         made = cls({"a": 0.8, "t": [0.0, 0.5, -0.5]}, cutpoints=[-0.5, 0.7], link="probit")
-        return shaken(made, by=0.1)  # type: ignore[no-any-return]
+        return shaken(made, by=0.1)
 
     @property
     def cutpoints(self) -> Float[Tensor, " cuts"]:
@@ -112,7 +109,7 @@ class Ordinal(Mechanism):
         """The law of the cumulative probabilities."""
         eta = self.predictor(parents)[..., 0]
         if self.link == "probit":
-            return OrderedProbit(eta, self.cutpoints)
+            return OrderedProbit(cut(eta, self.cutpoints))
         return OrderedLogistic(eta, self.cutpoints)
 
     def estimate(
@@ -147,7 +144,7 @@ class Ordinal(Mechanism):
 def _check(cutpoints: Sequence[float], link: str) -> None:
     if link not in ("logit", "probit"):
         raise ValueError(f"link is {link!r}; there are 'logit' and 'probit'.")
-    if not cutpoints or any(b <= a for a, b in zip(cutpoints, cutpoints[1:], strict=False)):
+    if not cutpoints or any(b <= a for a, b in pairwise(cutpoints)):
         raise ValueError(
             f"The cut points are {list(cutpoints)}: there is one fewer than levels, at least one, "
             "and each is above the one before."

@@ -65,8 +65,10 @@ class Predictor(nn.Module):
         if not self.inputs:
             return self.intercept
         z = (columns(self.inputs, parents, self.weight.dtype) - self.center) / self.scale
-        eta: Tensor = torch.addmm(self.intercept, z, self.weight) if z.dim() == 2 else (
-            self.intercept + z @ self.weight
+        eta: Tensor = (
+            torch.addmm(self.intercept, z, self.weight)
+            if z.dim() == 2
+            else (self.intercept + z @ self.weight)
         )
         return eta if self.net is None else eta + self.net(z)
 
@@ -78,9 +80,9 @@ class Predictor(nn.Module):
         w = (weight.double() / weight.double().sum())[:, None]
         center = (w * X).sum(0)
         scale = (w * (X - center).square()).sum(0).sqrt()
-        coded = torch.cat(
-            [torch.full((k.width,), k.levels > 1) for k in self.inputs.values()]
-        ).to(X.device)
+        coded = torch.cat([torch.full((k.width,), k.levels > 1) for k in self.inputs.values()]).to(
+            X.device
+        )
         plain = coded | (scale <= 1e-9 * (1 + center.abs()))
         self.center.copy_(center.masked_fill(plain, 0.0))
         self.scale.copy_(scale.masked_fill(plain, 1.0))
@@ -109,9 +111,7 @@ class Predictor(nn.Module):
         return f"{how} {', '.join(self.inputs)}" if self.inputs else "a constant"
 
 
-def columns(
-    inputs: Inputs, parents: Values, dtype: torch.dtype
-) -> Float[Tensor, "*n p"]:
+def columns(inputs: Inputs, parents: Values, dtype: torch.dtype) -> Float[Tensor, "*n p"]:
     """The parents side by side: numbers, one-hot codes of levels, components of vectors."""
     parts = [_part(parents[name], kind, dtype) for name, kind in inputs.items()]
     if len({part.shape[:-1] for part in parts}) > 1:
@@ -129,7 +129,7 @@ def design(inputs: Inputs, parents: Values, like: Shaped[Tensor, " n"]) -> Float
 def part(
     x: Shaped[Tensor, "..."], weight: Float[Tensor, "k *out"], kind: Kind
 ) -> Float[Tensor, "..."]:
-    """What one parent adds to a linear predictor: its weight times x, or the weight of its level."""
+    """What one parent adds to a linear predictor: weight times x, or the weight of its level."""
     if kind.levels > 1:
         return weight[x.long()]
     if kind.size is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Shaped
 from pyro.distributions import Categorical, MixtureSameFamily, Normal
-from torch import Size, Tensor, nn
+from torch import Tensor, nn
 
 from causal.mechanisms.atoms import Atoms
 from causal.mechanisms.kind import Kind
@@ -75,7 +75,7 @@ class Root(Mechanism):
         for name in ("values", "weights"):
             if prefix + name in state:
                 setattr(self, name, getattr(self, name).new_empty(state[prefix + name].shape))
-        super()._load_from_state_dict(state, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state, prefix, *rest)
 
 
 class EmpiricalRoot(Root):
@@ -155,13 +155,15 @@ class Kernels(MixtureSameFamily):
         torch.Size([3])
     """
 
-    def sample(self, sample_shape: Any = Size()) -> Float[Tensor, "*n"]:
+    def sample(self, sample_shape: Any = ()) -> Float[Tensor, "*n"]:
         """Draws of a component, then of its normal."""
         parts = self.component_distribution
         with torch.no_grad():
             i = self.mixture_distribution.sample(sample_shape)
-            loc, scale = (p.take_along_dim(i[..., None], -1)[..., 0] if p.dim() > 1 else p[i]
-                          for p in (parts.loc, parts.scale.expand(parts.loc.shape)))
+            loc, scale = (
+                p.take_along_dim(i[..., None], -1)[..., 0] if p.dim() > 1 else p[i]
+                for p in (parts.loc, parts.scale.expand(parts.loc.shape))
+            )
             return torch.normal(loc, scale)
 
 

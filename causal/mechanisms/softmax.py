@@ -51,7 +51,7 @@ class NetworkSoftmax(Mechanism):
     @classmethod
     def example(cls) -> "NetworkSoftmax":
         """Three levels given a number and levels."""
-        return shaken(cls({"a": NUMBER, "t": Kind(levels=3)}, levels=3, hidden=(8,), seed=1))  # type: ignore[no-any-return]
+        return shaken(cls({"a": NUMBER, "t": Kind(levels=3)}, levels=3, hidden=(8,), seed=1))
 
     def dist(self, parents: Values) -> Any:
         """Categorical(softmax(eta))."""

@@ -16,7 +16,8 @@ from pyro.distributions import Normal, TransformedDistribution
 from torch import Tensor, nn
 from torch.distributions import AffineTransform
 
-from causal.mechanisms.additive import HIDDEN, Network, bounded_exp
+from causal.mechanisms.additive import HIDDEN, Network, bounded_exp, shaken
+from causal.mechanisms.kind import NUMBER, Kind
 from causal.mechanisms.mechanism import Inputs, Values
 from pgm.nets import checks_kept
 
@@ -82,6 +83,12 @@ class SplineNoise(Network):
     """
 
     outputs = 2 + 3 * BINS - 1
+
+    @classmethod
+    def example(cls) -> "SplineNoise":
+        """Of a number and levels, all weights drawn."""
+        made = cls({"a": NUMBER, "t": Kind(levels=3)}, hidden=(8,), seed=1)
+        return shaken(made, by=0.2)
 
     def dist(self, parents: Values) -> Any:
         """The law of m + s T(u)."""

@@ -131,7 +131,7 @@ class LinearVector(Mechanism):
             self.intercept.copy_(B[0])
             self.weight.copy_(B[1:])
             self.log_diagonal.copy_(L.diagonal().log())
-            self.below.copy_(L[tuple(torch.tril_indices(*L.shape, -1))])
+            self.below.copy_(L[tuple(torch.tril_indices(len(L), len(L), -1))])
 
     def extra_repr(self) -> str:
         """What it is linear in."""
