@@ -32,6 +32,7 @@ from causal.mechanisms import (
 )
 from causal.plots import draw_effect, draw_graph, draw_outcome
 from causal.scm import SCM
+from causal.selection import Selection, auto
 
 __all__ = [
     "SCM",
@@ -58,8 +59,10 @@ __all__ = [
     "Poisson",
     "PostNonlinear",
     "Regressor",
+    "Selection",
     "SplineNoise",
     "as_graph",
+    "auto",
     "compare",
     "condition",
     "counterfactual",

@@ -92,7 +92,7 @@ def complete(scm: SCM, data: Any) -> Batch:
 def _set(
     scm: SCM, batch: Batch, weight: Float[Tensor, " n"], how: Literal["estimate", "resample"]
 ) -> None:
-    free = _free(scm, batch)
+    free = free_rows(scm, batch)
     for node in scm.nodes:
         mechanism, i = scm.mechanism(node), free[node]
         values = {name: batch[name][i] for name in (node, *scm.parents(node))}
@@ -105,7 +105,7 @@ def _set(
             raise ValueError(f"Node {node!r} cannot be estimated. {error}") from error
 
 
-def _free(scm: SCM, batch: Batch) -> dict[str, Tensor]:
+def free_rows(scm: SCM, batch: Batch) -> dict[str, Tensor]:
     """The rows in which nothing set a node, by node."""
     free = ~batch["clamped"] if "clamped" in batch else None
     every = torch.ones(rows_of(batch), dtype=torch.bool, device=scm.device)

@@ -31,7 +31,7 @@ from causal.mechanisms import (
 from causal.mechanisms.additive import shaken
 from causal.proposals import Encoder, propose
 from causal.structural import Structural
-from pgm import Categorical, Count, Schema
+from pgm import Categorical, Count, Schema, rows
 from pgm.batch import SEEN
 from pgm.schema.columns import listing
 
@@ -159,7 +159,8 @@ class SCM(Structural):
         if "clamped" in seen:
             seen["clamped"] = widened(self.graph, seen["clamped"])  # type: ignore[assignment]
         if self.latent:
-            propose(self, self.proposed, self.encoder, n, seen)
+            with rows(n):
+                propose(self, self.proposed, self.encoder, n, seen)
 
 
 def widened(graph: nx.DiGraph, clamped: Tensor | None) -> Tensor | None:
@@ -239,7 +240,7 @@ def _choose(scm: SCM) -> None:
             new = old if isinstance(old, Mechanism) else given
         else:
             made = _default(scm, node, inputs) if given is None or own is given else given
-            new = _parted(scm, node, _start(node, made, inputs, own or NUMBER))
+            new = _parted(scm, node, start(node, made, inputs, own or NUMBER))
             if type(old) is type(new) and (old.inputs, old.kind) == (new.inputs, new.kind):
                 new = old
         if node in latents(scm.graph) and not scm.is_given(node):
@@ -281,7 +282,7 @@ def _fix_scale(mechanism: Mechanism) -> None:
             parameter.requires_grad_(False)
 
 
-def _start(node: str, made: Any, inputs: Inputs, kind: Kind) -> Mechanism:
+def start(node: str, made: Any, inputs: Inputs, kind: Kind) -> Mechanism:
     """The untrained mechanism of a class, or of a `functools.partial` of one."""
     options: dict[str, Any] = {}
     if isinstance(made, functools.partial):

@@ -170,7 +170,9 @@ class Regressor(Learned):
         from sklearn.tree import DecisionTreeRegressor
 
         inputs = {"a": NUMBER, "t": Kind(levels=3)}
-        made = cls(inputs, estimator=DecisionTreeRegressor(max_depth=3, random_state=0), residuals="kernel")
+        made = cls(
+            inputs, estimator=DecisionTreeRegressor(max_depth=3, random_state=0), residuals="kernel"
+        )
         x, parents = made_up_rows()
         made.estimate(x, parents, torch.ones(len(x)))
         return made

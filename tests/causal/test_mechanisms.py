@@ -96,7 +96,9 @@ def test_what_never_occurs_stays_uniform_and_is_wide_in_the_posterior() -> None:
 def test_a_singular_design_is_refused(parents: dict[str, Tensor], message: str) -> None:
     n = len(parents["a"])
     with pytest.raises(ValueError, match=message):
-        LinearGaussian.start({"a": Kind(), "b": Kind()}, Kind()).estimate(torch.randn(n), parents, torch.ones(n))
+        LinearGaussian.start({"a": Kind(), "b": Kind()}, Kind()).estimate(
+            torch.randn(n), parents, torch.ones(n)
+        )
 
 
 def test_a_level_that_never_occurs_is_refused_by_the_linear_mechanism() -> None:
