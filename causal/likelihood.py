@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor
 
-from causal.abduction import Enumerated
+from causal.evidence import Enumerated
 from causal.marginal import entangled, observed_log_prob
 from causal.scm import SCM, widened
 from pgm import log_prob, objective
