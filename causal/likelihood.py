@@ -4,9 +4,10 @@ Missing cells and latent nodes are integrated out (Little & Rubin 2019, sec. 6.2
 
 * exactly, where the unseen nodes and their children are linear-Gaussian (`causal.marginal`);
 * exactly, where all unseen nodes have levels, by summing over them;
-* else by the importance-weighted bound of 32 draws a row, from the guide and, for missing cells,
-  from the model given what stands above them. The plain evidence bound would not do: from the
-  model's own draws it pulls every effect of a node with missing cells towards zero.
+* else by the importance-weighted bound (Burda et al. 2016), of 8 draws a row from the guide of the
+  latent nodes, and of 32 where missing cells are drawn from the model given what stands above
+  them. The plain evidence bound would not do there: it pulls the effects of nodes with missing
+  cells towards zero (by a third in a chain of normals with 40 % missing).
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from causal.evidence import Enumerated
+from causal.graph import latents
 from causal.marginal import entangled, observed_log_prob
 from causal.scm import SCM, widened
 from pgm import log_prob, objective
@@ -23,7 +25,8 @@ from pgm.model import Model
 from pgm.objectives import IWAE
 from pgm.verbs.density import LogProb
 
-PARTICLES = 32
+PROPOSED, BLIND = 8, 32
+"""Draws a row, from a guide that looks at the row and from the model, which does not."""
 
 
 @objective.register(SCM)
@@ -35,7 +38,9 @@ def scm_objective(model: SCM, batch: Batch, *, size: int | None = None) -> Float
     summed = with_levels_summed(model, batch)
     if all(model.mechanism(node).levels > 1 for node in unseen(model, batch)):
         return objective.generic(summed, batch, size=size)
-    return IWAE(PARTICLES)(summed, batch, size=size or rows_of(batch))
+    holes = [v for v in unseen(model, batch) if v not in latents(model.graph)]
+    bound = IWAE(BLIND if any(model.mechanism(v).levels == 1 for v in holes) else PROPOSED)
+    return bound(summed, batch, size=size or rows_of(batch))
 
 
 @log_prob.register(SCM)
