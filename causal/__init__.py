@@ -9,25 +9,64 @@ from causal.estimation import estimate
 from causal.graph import as_graph, parse
 from causal.identification import Estimand, NotIdentifiable, Table, bounds, identify
 from causal.interventions import Intervened, do
-from causal.mechanisms import CategoricalTable, LinearGaussian, LinearSoftmax, Mechanism
+from causal.likelihood import exact_log_prob
+from causal.mechanisms import (
+    AdditiveNoise,
+    CategoricalTable,
+    Classifier,
+    EmpiricalRoot,
+    KernelRoot,
+    Kind,
+    LinearGaussian,
+    LinearSoftmax,
+    LinearVector,
+    LocationScale,
+    Mechanism,
+    MixtureRoot,
+    NegativeBinomial,
+    NetworkSoftmax,
+    Ordinal,
+    Poisson,
+    PostNonlinear,
+    Regressor,
+    SplineNoise,
+)
 from causal.plots import draw_effect, draw_graph, draw_outcome
 from causal.scm import SCM
+from causal.selection import Selection, auto
 
 __all__ = [
     "SCM",
+    "AdditiveNoise",
     "CategoricalTable",
+    "Classifier",
     "Comparison",
     "Conditional",
     "Counterfactual",
     "Effect",
+    "EmpiricalRoot",
     "Estimand",
     "Intervened",
+    "KernelRoot",
+    "Kind",
     "LinearGaussian",
     "LinearSoftmax",
+    "LinearVector",
+    "LocationScale",
     "Mechanism",
+    "MixtureRoot",
+    "NegativeBinomial",
+    "NetworkSoftmax",
     "NotIdentifiable",
+    "Ordinal",
+    "Poisson",
+    "PostNonlinear",
+    "Regressor",
+    "Selection",
+    "SplineNoise",
     "Table",
     "as_graph",
+    "auto",
     "bounds",
     "compare",
     "condition",
@@ -38,6 +77,7 @@ __all__ = [
     "draw_outcome",
     "effect",
     "estimate",
+    "exact_log_prob",
     "graph",
     "identify",
     "parse",

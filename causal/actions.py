@@ -294,12 +294,13 @@ def _check_mechanism(model: Model, name: str, value: Mechanism) -> None:
             "function of the parents that gives a Distribution."
         )
     check_acyclic(rewired(model.graph, {name: value}))
-    levels = {node: model.mechanism(node).levels for node in (name, *value.inputs)}
-    wrong = {p: k for p, k in value.inputs.items() if k != levels[p]}
-    if wrong or value.levels != levels[name]:
+    kinds = {node: model.mechanism(node).kind for node in (name, *value.inputs)}
+    wrong = [f"{p} {k}" for p, k in value.inputs.items() if k != kinds[p]]
+    if wrong or value.kind != kinds[name]:
+        there = listing([f"{node} is {kind}" for node, kind in kinds.items()])
         raise ValueError(
-            f"The mechanism for {name!r} is for {value.levels} levels of its own and {wrong} of "
-            f"its parents, but the model has {levels} (1 means a number)."
+            f"The mechanism for {name!r} makes {value.kind}"
+            f"{' of ' + listing(wrong) if wrong else ''}, but in the model {there}."
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from causal.graph import latents
 from causal.scm import SCM
 from pgm import Schema, check
 from pgm.batch import SEEN, Batch, rows_of
@@ -67,9 +68,15 @@ def complete(scm: SCM, data: Any) -> Batch:
     """The data as a batch that an SCM can be estimated from.
 
     Raises:
-        Unsupported: cells are missing.
+        Unsupported: cells are missing, or nodes are latent.
         ValueError: the SCM's programs do not fit the data.
     """
+    if hidden := latents(scm.graph):
+        raise Unsupported(
+            f"{', '.join(map(repr, hidden))} is latent: the likelihood is no sum over nodes, and "
+            "has no maximum in closed form. Train with pgm.fit, and for an interval pass "
+            "refit={'steps': ...} to causal.effect."
+        )
     batch = prepare(scm, data)
     holes = [name.removesuffix(SEEN) for name in batch if name.endswith(SEEN)]
     if holes:
@@ -85,7 +92,7 @@ def complete(scm: SCM, data: Any) -> Batch:
 def _set(
     scm: SCM, batch: Batch, weight: Float[Tensor, " n"], how: Literal["estimate", "resample"]
 ) -> None:
-    free = _free(scm, batch)
+    free = free_rows(scm, batch)
     for node in scm.nodes:
         mechanism, i = scm.mechanism(node), free[node]
         values = {name: batch[name][i] for name in (node, *scm.parents(node))}
@@ -98,7 +105,7 @@ def _set(
             raise ValueError(f"Node {node!r} cannot be estimated. {error}") from error
 
 
-def _free(scm: SCM, batch: Batch) -> dict[str, Tensor]:
+def free_rows(scm: SCM, batch: Batch) -> dict[str, Tensor]:
     """The rows in which nothing set a node, by node."""
     free = ~batch["clamped"] if "clamped" in batch else None
     every = torch.ones(rows_of(batch), dtype=torch.bool, device=scm.device)

@@ -15,7 +15,7 @@ from pyro.distributions import Categorical, Normal
 from torch import Tensor
 
 from causal.actions import Action, Target
-from causal.mechanisms import CategoricalTable, LinearGaussian
+from causal.mechanisms import CategoricalTable, Kind, LinearGaussian, LinearVector
 from causal.scm import SCM
 
 _MOST = 25
@@ -30,7 +30,7 @@ def expectation(scm: SCM, values: Mapping[Target, Action], node: str) -> Mean | 
     Args:
         scm: any SCM.
         values: interventions in the model's numbers, as `causal.do` keeps them.
-        node: whose mean.
+        node: whose mean; of a vector the mean of each component.
 
     Returns:
         The mean, or None where there is no closed form: a function of the parents, a softmax of
@@ -48,27 +48,30 @@ def expectation(scm: SCM, values: Mapping[Target, Action], node: str) -> Mean | 
 def _mean(scm: SCM, values: Mapping[Target, Action], node: str) -> Mean | None:
     mechanism = scm.mechanism(node)
     if node in values:
-        return _mean_of(values[node], mechanism.levels, scm.dtype)
+        return _mean_of(values[node], mechanism.kind, scm.dtype)
     if isinstance(mechanism, CategoricalTable):
         return _law(scm, values, node)
-    if not isinstance(mechanism, LinearGaussian):
+    if not isinstance(mechanism, LinearGaussian | LinearVector):
         return None
-    weights = mechanism.weight.split(list(mechanism.inputs.values())) if mechanism.inputs else ()
-    total = mechanism.intercept[None]
-    for parent, w in zip(mechanism.inputs, weights, strict=True):
+    weights = mechanism.weight.split([kind.width for kind in mechanism.inputs.values()])
+    total = mechanism.intercept.reshape(-1)
+    for parent, w in zip(mechanism.inputs, weights, strict=False):
         mean = _mean(scm, values, parent)
         if mean is None:
             return None
-        total = total + (w * mean).sum()
+        total = total + mean @ w.reshape(len(mean), -1)
     return total
 
 
-def _mean_of(value: Action, levels: int, dtype: torch.dtype) -> Mean | None:
+def _mean_of(value: Action, kind: Kind, dtype: torch.dtype) -> Mean | None:
     """The mean of what a node was set to, or of the law that it was given."""
+    if kind.size is not None:
+        whole = isinstance(value, Tensor) and value.shape == (kind.size,)
+        return value.to(dtype) if isinstance(value, Tensor) and whole else None
     if isinstance(value, Tensor) and value.numel() == 1:
         x = value.reshape(1)
-        codes = torch.arange(levels, device=x.device)
-        return (x == codes if levels > 1 else x).to(dtype)
+        codes = torch.arange(kind.levels, device=x.device)
+        return (x == codes if kind.levels > 1 else x).to(dtype)
     if isinstance(value, Categorical) and not value.batch_shape:
         return value.probs.to(dtype)
     if isinstance(value, Normal) and not value.batch_shape:
@@ -88,7 +91,7 @@ def _law(scm: SCM, values: Mapping[Target, Action], node: str) -> Mean | None:
     for name in upstream:
         mechanism = scm.mechanism(name)
         if name in values:
-            table, axes = _mean_of(values[name], mechanism.levels, scm.dtype), [place[name]]
+            table, axes = _mean_of(values[name], mechanism.kind, scm.dtype), [place[name]]
         elif isinstance(mechanism, CategoricalTable):
             table = mechanism.logits.softmax(-1)
             axes = [place[p] for p in (*mechanism.inputs, name)]

@@ -90,7 +90,9 @@ def system(model: Model) -> System | None:
             b[:, i] = action.double()
             continue
         mechanism = action or base.mechanism(node)
-        if type(mechanism) is not LinearGaussian or any(k != 1 for k in mechanism.inputs.values()):
+        if type(mechanism) is not LinearGaussian or not all(
+            kind.is_number for kind in mechanism.inputs.values()
+        ):
             return None
         b[:, i] = mechanism.intercept.double()
         s[i] = mechanism.log_scale.double().exp()

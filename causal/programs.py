@@ -20,7 +20,7 @@ from torch import Tensor
 
 from causal.actions import asking
 from causal.graph import GraphLike, as_graph, check_nodes
-from causal.mechanisms import Mechanism
+from causal.mechanisms import Kind, Mechanism
 from causal.outcomes import categories
 from causal.structural import Arrow, Structural
 from pgm import Model, from_pyro
@@ -78,13 +78,19 @@ class ProgramMechanism(Mechanism):
                 "by value, law or policy instead of on arrows and mechanisms."
             )
         self.node, self._program = node, [scm.base]  # a list: not a submodule
-        self.inputs = {p: categories(sites[p].fn) or 1 for p in scm.parents(node)}
-        self.levels = categories(sites[node].fn) or 1
+        self.inputs = {p: _kind(sites[p].fn) for p in scm.parents(node)}
+        self.kind = _kind(sites[node].fn)
 
     def dist(self, parents: Mapping[str, Tensor]) -> Any:
         """The distribution of the site, with the values of its parents in place."""
         n = max((len(x) for x in parents.values() if x.dim()), default=1)
         return _sites(self._program[0], parents, n)[self.node].fn
+
+
+def _kind(fn: Any) -> Kind:
+    """What the values of a site are."""
+    event = fn.event_shape.numel() if fn.event_shape else None
+    return Kind(levels=categories(fn) or 1) if event is None else Kind(size=event)
 
 
 def from_program(
@@ -142,6 +148,21 @@ def from_program(
     _check_declared(declared, nodes, known | felt, felt - known)
     nx.set_node_attributes(declared, dict.fromkeys(latent, True), "latent")
     return ProgramSCM(model, declared)
+
+
+def _kind(site: Site) -> Kind:
+    """What the values of a site are.
+
+    Raises:
+        Unsupported: arrays of more than one axis.
+    """
+    shape = site.fn.event_shape
+    if len(shape) > 1:
+        raise Unsupported(
+            f"Site {site.name!r} has values of shape {tuple(shape)}; mechanisms are of numbers, "
+            "levels and vectors. Intervene on sites by value, law or policy instead."
+        )
+    return Kind(size=shape[0]) if shape else Kind(levels=categories(site.fn) or 1)
 
 
 def _sites(

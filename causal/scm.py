@@ -5,6 +5,7 @@ p(x_1, ..., x_d) = prod_j p(x_j | parents of j) (Pearl 2009, Causality, eq. 1.33
 """
 
 import copy
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,42 +13,59 @@ import networkx as nx
 import torch
 from torch import Tensor, nn
 
-from causal.graph import GraphLike, adjacency, as_graph, check_nodes, order
+from causal.graph import GraphLike, as_graph, check_nodes, latents, observed, order, to_text
+from causal.marginal import entangled
 from causal.mechanisms import (
+    NUMBER,
     CategoricalTable,
+    Inputs,
+    Kind,
     LinearGaussian,
     LinearSoftmax,
+    LinearVector,
     Mechanism,
+    NegativeBinomial,
     build,
     describe,
 )
+from causal.mechanisms.additive import shaken
+from causal.proposals import Encoder, propose
 from causal.structural import Structural
-from pgm import Categorical, Count, Schema
+from pgm import Categorical, Count, Schema, rows
+from pgm.batch import SEEN
 from pgm.schema.columns import listing
 
 _RESERVED = ("clamped", "rows")
 
 
 class SCM(Structural):
-    """A structural causal model over the columns of a table; every node is an observed site.
+    """A structural causal model over the columns of a table; every node is a site.
 
     A node without a mechanism of its own gets one by the kind of its column: linear-Gaussian for a
-    number, a table for levels whose parents all have levels, else a linear softmax.
+    number, negative binomial for a count, a table for levels whose parents all have levels, else a
+    linear softmax.
+
+    A latent node (`latent=True`, or the bidirected edge X <-> Y) is a latent site: N(0, 1), which
+    is not trained, if nothing else is said; `U=Kind(levels=2)` makes it one of two levels, whose
+    probabilities are trained, and which is summed out. What depends on it starts at small weights
+    of its own, as equal ones would never part. The guide of the others is in `causal.proposals`.
 
     Where an experiment set a node (a protein was inhibited, a dose was given), its own mechanism
-    was cut: `clamped[i, j]` says that row i's node j, in the order of `nodes`, was set. Its density
-    is left out of the row's, and its value, which must not be missing, still feeds its children
-    (Cooper & Yoo 1999, sec. 2).
+    was cut: `clamped[i, j]` says that row i's node j, in the order of `nodes` or of the observed
+    ones, was set. Its density is left out of the row's, and its value, which must not be missing,
+    still feeds its children (Cooper & Yoo 1999, sec. 2).
 
     Args:
         graph: a DiGraph, or text such as `"A -> B -> C; A -> C"`; it is copied.
-        schema: the kinds of the columns, which are the nodes; None if all nodes are numbers, or to
-            take over the one of the first frame that it is fitted to.
-        **mechanisms: by node, a mechanism (copied), or the class of one that is to be trained.
+        schema: the kinds of the columns, which are the observed nodes; None if all nodes are
+            numbers, or to take over the one of the first frame that it is fitted to.
+        **mechanisms: by node, a mechanism (copied); the class of one that is to be trained, or with
+            options `functools.partial(AdditiveNoise, hidden=(64,))`; or the `Kind` of a node that
+            no schema tells of, which gets the mechanism of its kind.
 
     Raises:
         ValueError: a mechanism for no node, with other parents than the graph's or with other
-            levels than the schema's; columns that are no nodes; a count without a mechanism.
+            levels than the schema's; columns that are no nodes.
 
     Example:
         >>> scm = SCM("A -> B", B=LinearGaussian({"A": 2.0}, scale=0.5))
@@ -67,6 +85,7 @@ class SCM(Structural):
         self._given = {name: _given(name, value) for name, value in mechanisms.items()}
         self._made = {n for n, v in mechanisms.items() if isinstance(v, dict) and not v["given"]}
         self.mechanisms = nn.ModuleDict()
+        self.encoder: nn.Module | None = None
         self.schema = schema
 
     @staticmethod
@@ -88,11 +107,12 @@ class SCM(Structural):
         _check_schema(self.graph, schema)
         self._schema = schema
         _choose(self)
+        _make_encoder(self)
         described = {
             node: describe(self.mechanism(node)) | {"given": self.is_given(node)}
             for node in self.nodes
         }
-        object.__setattr__(self, "_arguments", ((adjacency(self.graph),), described))
+        object.__setattr__(self, "_arguments", ((to_text(self.graph),), described))
 
     def mechanism(self, node: str) -> Mechanism:
         """The mechanism of a node.
@@ -109,10 +129,59 @@ class SCM(Structural):
         """Whether the mechanism was given as it is, and not made to be trained."""
         return isinstance(self._given.get(node), Mechanism) and node not in self._made
 
+    def site_options(self, node: str) -> dict[str, Any]:
+        """A latent node with levels is summed out."""
+        summed = node in latents(self.graph) and self.mechanism(node).levels > 1
+        return {"enumerate": "parallel"} if summed else {}
+
+    @property
+    def proposed(self) -> list[str]:
+        """The latent nodes that the guide proposes: those without levels."""
+        return [node for node in latents(self.graph) if self.mechanism(node).levels == 1]
+
+    @property
+    def latent(self) -> bool:
+        """Whether there are latent nodes that the guide proposes."""
+        return bool(self.proposed)
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """The observed nodes with their masks, and what was set, where there is a guide."""
+        seen = [name for node in observed(self.graph) for name in (node, node + SEEN)]
+        return (*seen, "clamped") if self.latent else ()
+
     def model(self, n: int, clamped: Tensor | None = None) -> None:
         """Draws every node given its parents, causes first; `clamped` is boolean, (n, nodes)."""
-        _check_clamped(self.nodes, clamped)
-        self.draw(n, clamped)
+        self.draw(n, widened(self.graph, clamped))
+
+    def guide(self, n: int, **seen: Tensor) -> None:
+        """Proposes the latent nodes without levels."""
+        if "clamped" in seen:
+            seen["clamped"] = widened(self.graph, seen["clamped"])  # type: ignore[assignment]
+        if self.latent:
+            with rows(n):
+                propose(self, self.proposed, self.encoder, n, seen)
+
+
+def widened(graph: nx.DiGraph, clamped: Tensor | None) -> Tensor | None:
+    """What was set, with a column for every node: no experiment sets a latent one.
+
+    Raises:
+        ValueError: another dtype, or columns for neither all nodes nor the observed ones.
+    """
+    if clamped is None:
+        return None
+    nodes, seen = list(graph), observed(graph)
+    k = clamped.shape[-1] if clamped.dim() else 0
+    if clamped.dtype != torch.bool or clamped.dim() != 2 or k not in (len(nodes), len(seen)):
+        raise ValueError(
+            f"clamped has shape {tuple(clamped.shape)} and dtype {clamped.dtype}; it is boolean, "
+            f"of shape (n, {len(seen)}), with a column for each node: {listing(seen)}."
+        )
+    if k == len(nodes):
+        return clamped
+    none = torch.zeros_like(clamped[:, 0])
+    return torch.stack([clamped[:, seen.index(v)] if v in seen else none for v in nodes], 1)
 
 
 def untrained(scm: SCM) -> list[str]:
@@ -125,62 +194,118 @@ def untrained(scm: SCM) -> list[str]:
     found = []
     for node in scm.nodes:
         now = scm.mechanism(node)
-        made = build(describe(now)).state_dict()
+        made = _parted(scm, node, build(describe(now))).state_dict()
         same = all(torch.equal(v.cpu(), made[k].to(v.dtype)) for k, v in now.state_dict().items())
-        if same and not scm.is_given(node):
+        if same and not scm.is_given(node) and not _is_fixed(scm, node):
             found.append(node)
     return found
 
 
+def _is_fixed(scm: SCM, node: str) -> bool:
+    """Whether it is a latent node with nothing to train."""
+    free = [p for p in scm.mechanism(node).parameters() if p.requires_grad]
+    return node in latents(scm.graph) and not free
+
+
+def _parted(scm: SCM, node: str, made: Mechanism) -> Mechanism:
+    """A new mechanism; what depends on a latent node starts at weights of its own."""
+    hidden = set(latents(scm.graph))
+    if not hidden.intersection(made.inputs):
+        return made
+    return shaken(made, by=0.3, seed=scm.nodes.index(node))
+
+
+def _make_encoder(scm: SCM) -> None:
+    """The network of the guide, where the posterior of the latent nodes is not normal."""
+    kinds = {node: scm.mechanism(node).kind for node in scm.nodes}
+    if not scm.proposed or entangled(scm, scm.proposed) is not None:
+        scm.encoder = None
+        return
+    seen = {node: kinds[node] for node in observed(scm.graph)}
+    hidden = {node: kinds[node] for node in scm.proposed}
+    old = scm.encoder
+    if not isinstance(old, Encoder) or (old.inputs, old.latents) != (seen, hidden):
+        scm.encoder = Encoder(seen, hidden).to(scm.device, scm.dtype)
+
+
 def _choose(scm: SCM) -> None:
     """Gives every node its mechanism; one that still fits what is known is kept."""
-    levels: dict[str, int] = {}
+    kinds: dict[str, Kind] = {}
     for node in order(scm.graph):
-        inputs = {p: levels[p] for p in scm.parents(node)}
+        inputs = {p: kinds[p] for p in scm.parents(node)}
         old = scm.mechanisms[_key(node)] if _key(node) in scm.mechanisms else None  # noqa: SIM401
         given = scm._given.get(node)
-        own = _levels(scm.schema, node)
+        own = _kind(scm, node)
         if isinstance(given, Mechanism):
             new = old if isinstance(old, Mechanism) else given
         else:
-            new = (given or _default(scm.schema, node, inputs)).start(inputs, own)
-            if type(old) is type(new) and (old.inputs, old.levels) == (new.inputs, new.levels):
+            made = _default(scm, node, inputs) if given is None or own is given else given
+            new = _parted(scm, node, start(node, made, inputs, own or NUMBER))
+            if type(old) is type(new) and (old.inputs, old.kind) == (new.inputs, new.kind):
                 new = old
-        _check_fit(node, new, inputs, own if scm.schema else new.levels)
-        levels[node] = new.levels
+        if node in latents(scm.graph) and not scm.is_given(node):
+            _fix_scale(new)
+        _check_fit(node, new, inputs, own or new.kind)
+        kinds[node] = new.kind
         scm.mechanisms[_key(node)] = new.to(scm.device, scm.dtype)
 
 
-def _levels(schema: Schema | None, node: str) -> int:
-    column = schema.columns[node] if schema else None
-    return len(column.levels) if isinstance(column, Categorical) else 1
+def _kind(scm: SCM, node: str) -> Kind | None:
+    """What the schema says of a node, or was passed for it; None where nothing does."""
+    given = scm._given.get(node)
+    if isinstance(given, Kind):
+        return given
+    if scm.schema is None or node not in scm.schema.columns:
+        return None
+    column = scm.schema.columns[node]
+    return Kind(levels=len(column.levels)) if isinstance(column, Categorical) else NUMBER
 
 
-def _default(schema: Schema | None, node: str, inputs: Mapping[str, int]) -> type[Mechanism]:
-    """The kind of mechanism for the kind of a column."""
-    column = schema.columns[node] if schema else None
-    if isinstance(column, Count):
-        raise ValueError(
-            f"Column {node!r} is a count, for which no mechanism is chosen by itself. If a normal "
-            f"distribution will do, pass {node}=LinearGaussian; or declare the column "
-            "pgm.Continuous(), or, if its integers are names, pgm.Categorical(levels)."
-        )
-    if not isinstance(column, Categorical):
-        return LinearGaussian
-    return CategoricalTable if all(k > 1 for k in inputs.values()) else LinearSoftmax
+def _default(scm: SCM, node: str, inputs: Inputs) -> type[Mechanism]:
+    """The class of mechanism for the kind of a node."""
+    kind = _kind(scm, node) or NUMBER
+    if kind.size is not None:
+        return LinearVector
+    if kind.levels > 1 or isinstance(_column(scm, node), Categorical):
+        return CategoricalTable if all(k.levels > 1 for k in inputs.values()) else LinearSoftmax
+    return NegativeBinomial if isinstance(_column(scm, node), Count) else LinearGaussian
 
 
-def _given(node: str, value: Any) -> Mechanism | type[Mechanism]:
+def _column(scm: SCM, node: str) -> Any:
+    return scm.schema.columns.get(node) if scm.schema else None
+
+
+def _fix_scale(mechanism: Mechanism) -> None:
+    """A latent number has no scale of its own: mean 0 and variance 1 given parents at 0."""
+    for name, parameter in mechanism.named_parameters():
+        if mechanism.levels == 1 and name != "weight":
+            parameter.requires_grad_(False)
+
+
+def start(node: str, made: Any, inputs: Inputs, kind: Kind) -> Mechanism:
+    """The untrained mechanism of a class, or of a `functools.partial` of one."""
+    options: dict[str, Any] = {}
+    if isinstance(made, functools.partial):
+        made, options = made.func, made.keywords
+    try:
+        return made.start(inputs, kind, **options)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"The mechanism of {node!r}: {error}") from error
+
+
+def _given(node: str, value: Any) -> Any:
     """What was passed for a node: a copy of a mechanism, a class, or a description from a file."""
     if isinstance(value, dict) and "mechanism" in value:
         return build(value)
     if isinstance(value, Mechanism):
         return copy.deepcopy(value)
-    if isinstance(value, type) and issubclass(value, Mechanism):
+    made = value.func if isinstance(value, functools.partial) else value
+    if isinstance(value, Kind) or (isinstance(made, type) and issubclass(made, Mechanism)):
         return value
     raise TypeError(
         f"The mechanism of {node!r} is {value!r}. Pass a mechanism, such as "
-        "LinearGaussian({'A': 0.5}), or the class of one that is to be trained: LinearGaussian."
+        "LinearGaussian({'A': 0.5}), or the class of one that is to be trained: LinearGaussian, "
+        "or functools.partial(AdditiveNoise, hidden=(64,))."
     )
 
 
@@ -203,36 +328,33 @@ def _check_schema(graph: nx.DiGraph, schema: Schema | None) -> None:
             "of its own. Make it with site=None."
         )
     check_nodes(graph, schema.columns, what="Column")
-    absent = [node for node in graph if node not in schema.columns]
+    absent = [node for node in observed(graph) if node not in schema.columns]
     if absent:
         raise ValueError(
-            f"Nodes without a column in the schema: {listing(absent)}. Add the columns, or take "
-            "the nodes out of the graph; an unseen common cause is not supported here yet."
+            f"Nodes without a column in the schema: {listing(absent)}. Add the columns, take the "
+            "nodes out of the graph, or say that they are not observed: 'U [latent]; U -> {X Y}'."
+        )
+    if known := [node for node in latents(graph) if node in schema.columns]:
+        raise ValueError(
+            f"{listing(known)} is a latent node, but the schema has a column for it. Take the "
+            "column out (schema.select), or the mark [latent] off the node."
         )
 
 
-def _check_fit(node: str, mechanism: Mechanism, inputs: Mapping[str, int], own: int) -> None:
+def _check_fit(node: str, mechanism: Mechanism, inputs: Inputs, own: Kind) -> None:
     if set(mechanism.inputs) != set(inputs):
         raise ValueError(
             f"The mechanism of {node!r} listens to {listing(list(mechanism.inputs)) or 'nothing'}, "
             f"but its parents in the graph are {listing(list(inputs)) or 'none'}. Each arrow "
             "stands for one argument: mend the mechanism or the graph."
         )
-    if mechanism.levels != own or dict(mechanism.inputs) != dict(inputs):
+    if mechanism.kind != own or dict(mechanism.inputs) != dict(inputs):
+        heard = listing([f"{p} {kind}" for p, kind in mechanism.inputs.items()]) or "nothing"
+        there = listing([f"{p} {kind}" for p, kind in inputs.items()]) or "nothing"
         raise ValueError(
-            f"The mechanism of {node!r} ({type(mechanism).__name__}) is for {mechanism.levels} "
-            f"levels of its own and {mechanism.inputs} of its parents, but there are {own} and "
-            f"{dict(inputs)} (1 means a number). Pass the schema, or a mechanism made for these."
-        )
-
-
-def _check_clamped(nodes: tuple[str, ...], clamped: Tensor | None) -> None:
-    if clamped is None:
-        return
-    if clamped.dtype != torch.bool or clamped.shape[-1] != len(nodes) or clamped.dim() != 2:
-        raise ValueError(
-            f"clamped has shape {tuple(clamped.shape)} and dtype {clamped.dtype}; it is boolean, "
-            f"of shape (n, {len(nodes)}), with a column for each node: {listing(list(nodes))}."
+            f"The mechanism of {node!r} ({type(mechanism).__name__}) makes {mechanism.kind} of "
+            f"{heard}, but the node is {own} and its parents are {there}. Pass the schema, or a "
+            "mechanism made for these."
         )
 
 

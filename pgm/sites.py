@@ -82,8 +82,12 @@ class Site:
             ValueError: a dimension that is neither the rows, a plate nor enumerated.
         """
         log_value = self.log_prob()
-        if self.clamp is not None:
-            log_value = log_value.masked_fill(self.clamp, -torch.inf)
+        if self.clamp is not None and self.enumerated is not None:
+            known = self.clamp.any(
+                self.enumerated, keepdim=True
+            )  # one value, and no sum: masks act
+            masked = self._masked(self.fn.log_prob(self.value))
+            log_value = torch.where(known, masked, log_value).masked_fill(self.clamp, -torch.inf)
         for dim in range(-min(log_value.dim(), MAX_PLATES), -1):
             if log_value.shape[dim] > 1 and dim not in self.plates:
                 raise ValueError(

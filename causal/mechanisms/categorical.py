@@ -14,7 +14,9 @@ from jaxtyping import Float, Shaped
 from pyro.distributions import Categorical
 from torch import Tensor, nn
 
-from causal.mechanisms.mechanism import Mechanism, Values, check_codes, design, part
+from causal.mechanisms.kind import Kind
+from causal.mechanisms.mechanism import Inputs, Mechanism, Values, check_codes, refuse_kind
+from causal.mechanisms.predictor import blocks_of, design, part, vectors_of, zeros
 
 _LARGEST = 2**20
 _FLOOR = -80.0
@@ -41,19 +43,33 @@ class CategoricalTable(Mechanism):
         super().__init__()
         table = torch.as_tensor(probs, dtype=torch.get_default_dtype())
         _check_table(table, parents)
-        self.inputs = dict(zip(parents, table.shape[:-1], strict=True))
-        self.levels = table.shape[-1]
+        sizes = zip(parents, table.shape[:-1], strict=True)
+        self.inputs = {name: Kind(levels=k) for name, k in sizes}
+        self.kind = Kind(levels=table.shape[-1])
         self.logits = nn.Parameter(table.log().clamp(min=_FLOOR))
 
     @classmethod
-    def start(cls, inputs: Mapping[str, int], levels: int) -> "CategoricalTable":
+    def start(cls, inputs: Inputs, kind: Kind, **options: Any) -> "CategoricalTable":
         """All levels alike."""
-        if math.prod(inputs.values()) * levels > _LARGEST:
+        sizes = [k.levels for k in inputs.values()]
+        if kind.levels == 1:
+            refuse_kind(cls, kind, "a node with levels", "LinearGaussian or LinearVector")
+        if numbers := [name for name, k in inputs.items() if k.levels == 1]:
             raise ValueError(
-                f"A table over {dict(inputs)} has {math.prod(inputs.values())} configurations, far "
+                f"A table has a row for every level of the parents, but {', '.join(numbers)} has "
+                "none: it is a number. Use LinearSoftmax or NetworkSoftmax for this node."
+            )
+        if math.prod(sizes) * kind.levels > _LARGEST:
+            raise ValueError(
+                f"A table over {', '.join(inputs)} has {math.prod(sizes)} configurations, far "
                 "more than rows could fill. Pass LinearSoftmax for this node, or drop parents."
             )
-        return cls(torch.full((*inputs.values(), levels), 1 / levels), list(inputs))
+        return cls(torch.full((*sizes, kind.levels), 1 / kind.levels), list(inputs), **options)
+
+    @classmethod
+    def example(cls) -> "CategoricalTable":
+        """Three levels given three."""
+        return cls([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3], [0.25, 0.25, 0.5]], parents=["t"])
 
     def dist(self, parents: Values) -> Any:
         """The row of the table."""
@@ -76,15 +92,15 @@ class CategoricalTable(Mechanism):
 
     def extra_repr(self) -> str:
         """The shape of the table."""
-        given = ", ".join(f"{name} ({k})" for name, k in self.inputs.items())
+        given = ", ".join(f"{name} ({k.levels})" for name, k in self.inputs.items())
         return f"{self.levels} levels" + (f" | {given}" if given else "")
 
     def _counts(self, x: Tensor, parents: Values, weight: Tensor) -> Float[Tensor, "*k levels"]:
         check_codes("The node", x, self.levels)
         cell = x.long() * 0
-        for name, k in self.inputs.items():
-            check_codes(f"Parent {name!r}", parents[name], k)
-            cell = cell * k + parents[name].long()
+        for name, kind in self.inputs.items():
+            check_codes(f"Parent {name!r}", parents[name], kind.levels)
+            cell = cell * kind.levels + parents[name].long()
         counts = torch.zeros(self.logits.numel(), dtype=torch.float64, device=x.device)
         counts.index_add_(0, cell * self.levels + x.long(), weight.double())
         return counts.reshape(self.logits.shape)
@@ -101,8 +117,9 @@ class LinearSoftmax(Mechanism):
 
     Args:
         coefficients: by parent: k numbers for a parent that is a number, one list of k numbers a
-            level for a parent with levels.
+            level for a parent with levels, or a component for a vector.
         intercept: b, k numbers, one a level of the node.
+        vectors: the parents that are vectors.
 
     Example:
         >>> relapse = LinearSoftmax({"age": [0.0, 1.0]}, intercept=[0.0, 0.0])
@@ -115,27 +132,41 @@ class LinearSoftmax(Mechanism):
         coefficients: Mapping[str, Sequence[float] | Sequence[Sequence[float]]] | None = None,
         *,
         intercept: Sequence[float],
+        vectors: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.levels = len(intercept)
-        blocks = {p: _block(p, w, self.levels) for p, w in (coefficients or {}).items()}
-        self.inputs = {name: len(w) for name, w in blocks.items()}
-        empty = torch.zeros(0, self.levels)
-        self.weight = nn.Parameter(torch.cat([empty, *blocks.values()]), requires_grad=bool(blocks))
+        k = len(intercept)
+        self.kind = Kind(levels=k)
+        self.inputs, blocks = blocks_of(coefficients, k, vectors)
+        weight = torch.cat([torch.zeros(0, k), *blocks.values()])
+        self.weight = nn.Parameter(weight, requires_grad=bool(blocks))
         self.intercept = nn.Parameter(torch.tensor([float(b) for b in intercept]))
 
     @classmethod
-    def start(cls, inputs: Mapping[str, int], levels: int) -> "LinearSoftmax":
+    def start(cls, inputs: Inputs, kind: Kind, **options: Any) -> "LinearSoftmax":
         """All levels alike, whatever the parents."""
-        row = [0.0] * levels
-        return cls({p: row if k == 1 else [row] * k for p, k in inputs.items()}, intercept=row)
+        if kind.levels == 1:
+            refuse_kind(cls, kind, "a node with levels", "LinearGaussian or LinearVector")
+        k, row = kind.levels, [0.0] * kind.levels
+        return cls(zeros(inputs, k), intercept=row, vectors=vectors_of(inputs), **options)
+
+    @classmethod
+    def example(cls) -> "LinearSoftmax":
+        """Three levels given a number, levels and a vector."""
+        t = [[0.0, 0.5, 0.0], [0.0, 0.0, 0.5], [0.5, 0.0, 0.0]]
+        coefficients: dict[str, Any] = {
+            "a": [0.0, 1.0, -1.0],
+            "t": t,
+            "v": [[0.5, 0.0, 0.0], [0.0, -0.5, 0.5]],
+        }
+        return cls(coefficients, intercept=[0.1, 0.0, -0.1], vectors=["v"])
 
     def dist(self, parents: Values) -> Any:
         """Categorical(softmax(b + sum_p w_p x_p))."""
-        weights = self.weight.split(list(self.inputs.values())) if self.inputs else ()
+        weights = self.weight.split([kind.width for kind in self.inputs.values()])
         logits: Tensor = self.intercept
-        for name, w in zip(self.inputs, weights, strict=True):
-            logits = logits + part(parents[name], w)
+        for (name, kind), w in zip(self.inputs.items(), weights, strict=False):
+            logits = logits + part(parents[name], w, kind)
         return Categorical(logits=logits)
 
     def estimate(
@@ -146,10 +177,10 @@ class LinearSoftmax(Mechanism):
         A prior N(0, 30^2) on their weights keeps the maximum finite where the levels separate.
         """
         check_codes("The node", x, self.levels)
-        for name, k in self.inputs.items():
-            if k > 1:
-                check_codes(f"Parent {name!r}", parents[name], k)
-        X = design(self.inputs, parents, len(x), torch.float64)[:, 1:]
+        for name, kind in self.inputs.items():
+            if kind.levels > 1:
+                check_codes(f"Parent {name!r}", parents[name], kind.levels)
+        X = design(self.inputs, parents, x)[:, 1:]
         mean, std = X.mean(0), X.std(0).clamp(min=1e-12)
         beta = _maximise((X - mean) / std, x.long(), weight.double(), self.levels)
         w = beta[1:] / std[:, None]
@@ -196,14 +227,3 @@ def _check_table(table: Tensor, parents: Sequence[str]) -> None:
             "The rows of the table are no probabilities: each is >= 0 and sums to 1 over the last "
             f"axis, the levels of the node; sums came such as {sums}."
         )
-
-
-def _block(name: str, w: Any, levels: int) -> Float[Tensor, "k levels"]:
-    block = torch.as_tensor(w, dtype=torch.get_default_dtype())
-    block = block[None] if block.dim() == 1 else block
-    if block.dim() != 2 or block.shape[1] != levels:
-        raise ValueError(
-            f"The coefficients of {name!r} have shape {tuple(block.shape)} for a node of {levels} "
-            "levels: they are one number a level, and for a parent with levels one such list each."
-        )
-    return block

@@ -1,7 +1,7 @@
 """The linear-Gaussian mechanism: x = b + sum_p w_p x_p + sigma u, u ~ N(0, 1).
 
-A parent with levels enters through one weight a level (one-hot). The estimate is weighted least
-squares, which maximises the likelihood.
+A parent with levels enters through one weight a level (one-hot), a vector through one a component.
+The estimate is weighted least squares, which maximises the likelihood.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,20 @@ from jaxtyping import Float
 from pyro.distributions import Normal
 from torch import Tensor, nn
 
-from causal.mechanisms.mechanism import Mechanism, Values, design, part
+from causal.mechanisms.kind import Kind
+from causal.mechanisms.mechanism import Inputs, Mechanism, Values, refuse_kind
+from causal.mechanisms.predictor import blocks_of, design, part, vectors_of, zeros
 
 
 class LinearGaussian(Mechanism):
     """x ~ N(b + sum_p w_p x_p, sigma^2).
 
     Args:
-        coefficients: w_p by parent: a number, or one number a level for a parent with levels.
+        coefficients: w_p by parent: a number, or one number a level for a parent with levels, or
+            one a component for a vector.
         intercept: b.
         scale: sigma.
+        vectors: the parents that are vectors.
 
     Raises:
         ValueError: a scale that is not positive, or levels fewer than two.
@@ -30,8 +34,8 @@ class LinearGaussian(Mechanism):
         >>> C = LinearGaussian({"A": 1.0, "B": -0.8})
         >>> C.dist({"A": torch.tensor([0.0, 1.0]), "B": torch.tensor([1.0, 1.0])}).mean
         tensor([-0.8000, 0.2000], grad_fn=<AddBackward0>)
-        >>> LinearGaussian({"dose": [0.0, 1.5, 2.0]}, scale=0.1).inputs
-        {'dose': 3}
+        >>> print(LinearGaussian({"dose": [0.0, 1.5, 2.0]}, scale=0.1).inputs["dose"])
+        one of 3 levels
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class LinearGaussian(Mechanism):
         *,
         intercept: float = 0.0,
         scale: float = 1.0,
+        vectors: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if scale <= 0:
@@ -47,38 +52,52 @@ class LinearGaussian(Mechanism):
                 f"scale is {scale}; the standard deviation of the noise is positive. For a node "
                 "that follows from its parents without noise there is no density: leave it out."
             )
-        flat = {name: _list(name, w) for name, w in (coefficients or {}).items()}
-        self.inputs = {name: len(w) for name, w in flat.items()}
-        weight = torch.tensor([w for ws in flat.values() for w in ws])
-        self.weight = nn.Parameter(weight, requires_grad=bool(flat))
+        self.inputs, blocks = blocks_of(coefficients, 1, vectors)
+        weight = torch.cat([torch.zeros(0, 1), *blocks.values()])[:, 0]
+        self.weight = nn.Parameter(weight, requires_grad=bool(blocks))
         self.intercept = nn.Parameter(torch.tensor(float(intercept)))
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
 
     @classmethod
-    def start(cls, inputs: Mapping[str, int], levels: int) -> "LinearGaussian":
+    def start(cls, inputs: Inputs, kind: Kind, **options: Any) -> "LinearGaussian":
         """The standard normal, whatever the parents."""
-        return cls({name: 0.0 if k == 1 else [0.0] * k for name, k in inputs.items()})
+        if not kind.is_number:
+            refuse_kind(cls, kind, "a number", "CategoricalTable, LinearSoftmax or LinearVector")
+        return cls(zeros(inputs, 1), vectors=vectors_of(inputs), **options)
+
+    @classmethod
+    def example(cls) -> "LinearGaussian":
+        """A number, a parent with levels and a vector."""
+        coefficients: dict[str, Any] = {"a": 0.7, "t": [0.0, 1.0, -0.5], "v": [0.3, -0.4]}
+        return cls(coefficients, intercept=0.2, scale=0.6, vectors=["v"])
+
+    def mean(self, parents: Values) -> Tensor:
+        """b + sum_p w_p x_p."""
+        mu: Tensor = self.intercept
+        weights = self.weight.split([kind.width for kind in self.inputs.values()])
+        for (name, kind), w in zip(self.inputs.items(), weights, strict=False):
+            mu = mu + part(parents[name], w, kind)
+        return mu
 
     def dist(self, parents: Values) -> Any:
         """N(b + sum_p w_p x_p, sigma^2)."""
-        weights = self.weight.split(list(self.inputs.values())) if self.inputs else ()
-        mu: Tensor = self.intercept
-        for name, w in zip(self.inputs, weights, strict=True):
-            mu = mu + part(parents[name], w)
-        return Normal(mu, self.log_scale.exp())
+        return Normal(self.mean(parents), self.log_scale.exp())
+
+    def push(self, parents: Values, u: Any, *, coupling: str | None = None) -> Tensor:
+        """b + sum_p w_p x_p + sigma u."""
+        x: Tensor = self.mean(parents) + self.log_scale.exp() * u
+        return x
+
+    def pull(self, parents: Values, x: Tensor, *, coupling: str | None = None) -> Tensor:
+        """(x - b - sum_p w_p x_p) / sigma."""
+        return (x - self.mean(parents)) / self.log_scale.exp()
 
     def estimate(
         self, x: Float[Tensor, " n"], parents: Values, weight: Float[Tensor, " n"]
     ) -> None:
         """Weighted least squares; sigma^2 is the weighted mean of the squared residuals."""
-        X, y = design(self.inputs, parents, len(x), torch.float64), x.double()
-        root = weight.double().sqrt()
-        unit = X.square().mean(0).sqrt().clamp(min=1e-300)
-        solved = torch.linalg.lstsq(
-            root[:, None] * (X / unit), (root * y)[:, None], driver="gelsd", rcond=1e-10
-        )
-        _check_rank(int(solved.rank), self.inputs, parents, len(x))
-        beta = solved.solution[:, 0] / unit
+        X, y = design(self.inputs, parents, x), x.double()
+        beta = least_squares(X, y[:, None], weight.double(), self.inputs, parents)[:, 0]
         variance = (weight.double() * (y - X @ beta).square()).sum() / weight.double().sum()
         if float(variance) <= 1e-20 * float(y.square().mean().clamp(min=1e-300)):
             raise ValueError(
@@ -95,36 +114,49 @@ class LinearGaussian(Mechanism):
         """The equation."""
         w = self.weight.tolist()
         terms = [f"{self.intercept.item():.3g}"]
-        for name, k in self.inputs.items():
-            here, w = w[:k], w[k:]
-            shown = f"{here[0]:.3g}" if k == 1 else "[" + " ".join(f"{v:.3g}" for v in here) + "]"
+        for name, kind in self.inputs.items():
+            here, w = w[: kind.width], w[kind.width :]
+            each = " ".join(f"{v:.3g}" for v in here)
+            shown = each if kind.is_number else f"[{each}]"
             terms.append(f"{shown} {name}")
         return " + ".join([*terms, f"{self.log_scale.exp().item():.3g} u"])
 
 
-def _list(name: str, w: float | Sequence[float]) -> list[float]:
-    if isinstance(w, int | float):
-        return [float(w)]
-    if len(w) < 2:
-        raise ValueError(
-            f"The coefficients of {name!r} are {list(w)}: a parent that is a number has one "
-            "number, not in a list; a parent with levels has one a level, at least two."
-        )
-    return [float(v) for v in w]
+def least_squares(
+    X: Float[Tensor, "n p"],
+    Y: Float[Tensor, "n d"],
+    weight: Float[Tensor, " n"],
+    inputs: Inputs,
+    parents: Values,
+) -> Float[Tensor, "p d"]:
+    """The weighted least-squares weights of the columns of X, of least norm.
+
+    Raises:
+        ValueError: the rows do not determine them.
+    """
+    root = weight.sqrt()[:, None]
+    unit = X.square().mean(0).sqrt().clamp(min=1e-300)
+    solved = torch.linalg.lstsq(root * (X / unit), root * Y, driver="gelsd", rcond=1e-10)
+    check_rank(int(solved.rank), inputs, parents, len(X))
+    return solved.solution / unit[:, None]
 
 
-def _check_rank(rank: int, inputs: Mapping[str, int], parents: Values, n: int) -> None:
-    """Refuses a design that leaves a weight open; the one-hot columns add up to the ones."""
-    free = 1 + sum(k - 1 if k > 1 else 1 for k in inputs.values())
+def check_rank(rank: int, inputs: Inputs, parents: Values, n: int) -> None:
+    """Refuses a design that leaves a weight open; the one-hot columns add up to the ones.
+
+    Raises:
+        ValueError: a rank below the number of free weights, or fewer rows than weights.
+    """
+    free = 1 + sum(k.levels - 1 if k.levels > 1 else k.width for k in inputs.values())
     if rank >= free and n > free:
         return
     reasons = [f"{n} rows for {free} weights"] if n <= free else []
-    for name, k in inputs.items():
+    for name, kind in inputs.items():
         seen = parents[name].unique()
-        if k == 1 and len(seen) == 1:
+        if kind.levels == 1 and len(seen) == 1:
             reasons.append(f"{name!r} is constant")
-        if k > 1 and len(seen) < k:
-            absent = sorted(set(range(k)) - {int(v) for v in seen})
+        if kind.levels > 1 and len(seen) < kind.levels:
+            absent = sorted(set(range(kind.levels)) - {int(v) for v in seen})
             reasons.append(f"levels {absent} of {name!r} never occur")
     raise ValueError(
         f"The rows do not determine the weights of {', '.join(inputs) or 'the mean'}: "

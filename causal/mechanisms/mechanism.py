@@ -8,26 +8,33 @@ it is when another is replaced. Its noise form x = push(dist, u) is that of its 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Float, Shaped
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from causal.mechanisms.kind import NUMBER, Kind
 from pgm import noise
 
 Values = Mapping[str, Tensor]
+Inputs = Mapping[str, Kind]
+
+_KIND = "Kind(levels, size)"
+"""How a file marks a kind."""
 
 
 class Mechanism(PyroModule):
     """p(x | parents); subclass it and write `dist`, `start` and, where there is one, `estimate`.
 
+    Every tensor of `dist` broadcasts over whatever stands before the last axis of its parents, so
+    that a parent may be enumerated, and no step of it looks at values, so that rows can be vmapped.
+
     Attributes:
-        inputs: the levels of each parent, in order; 1 for a parent that is a number.
-        levels: the levels of the node itself; 1 for a number.
+        inputs: what each parent is, in order.
+        kind: what the node itself is.
     """
 
-    inputs: dict[str, int]
-    levels: int = 1
+    inputs: dict[str, Kind]
+    kind: Kind = NUMBER
     _arguments: ClassVar[tuple[tuple[Any, ...], dict[str, Any]]] = ((), {})
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Mechanism":
@@ -36,10 +43,24 @@ class Mechanism(PyroModule):
         object.__setattr__(self, "_arguments", (args, kwargs))
         return self
 
+    @property
+    def levels(self) -> int:
+        """The levels of the node; 1 for numbers and vectors."""
+        return self.kind.levels
+
     @classmethod
-    def start(cls, inputs: Mapping[str, int], levels: int) -> "Mechanism":
-        """The untrained mechanism of a node with `levels` for parents with so many levels each."""
+    def start(cls, inputs: Inputs, kind: Kind, **options: Any) -> "Mechanism":
+        """The untrained mechanism of a node of some kind, for parents of these kinds.
+
+        Raises:
+            ValueError: the mechanism is for nodes, or for parents, of another kind.
+        """
         raise NotImplementedError(f"{cls.__name__} has no start: write one, or pass an instance.")
+
+    @classmethod
+    def example(cls) -> "Mechanism":
+        """A mechanism with something to it: what every mechanism promises is tested on it."""
+        raise NotImplementedError(f"{cls.__name__} has no example: write one, and it is tested.")
 
     def dist(self, parents: Values) -> Any:
         """The distribution of the node, given the values of its parents by name."""
@@ -77,7 +98,8 @@ class Mechanism(PyroModule):
 def describe(mechanism: Mechanism) -> dict[str, Any]:
     """The JSON-able description from which `build` makes an untrained mechanism."""
     args, kwargs = mechanism._arguments
-    return {"mechanism": type(mechanism).__name__, "args": list(args), "kwargs": dict(kwargs)}
+    written = {"args": list(args), "kwargs": dict(kwargs)}
+    return {"mechanism": type(mechanism).__name__, **_written(written)}
 
 
 def build(described: Mapping[str, Any]) -> Mechanism:
@@ -93,30 +115,7 @@ def build(described: Mapping[str, Any]) -> Mechanism:
             f"The file holds a mechanism {name!r}, whose class is not imported here (imported are "
             f"{', '.join(known)}). Import the module that defines it first."
         )
-    return known[name](*described["args"], **described["kwargs"])
-
-
-def part(x: Tensor, weight: Float[Tensor, "k *out"]) -> Tensor:
-    """What one parent adds to a linear predictor: its weight times x, or the weight of its level.
-
-    A parent with k levels is coded one-hot, so that its part is row x of the weights.
-    """
-    if len(weight) > 1:
-        return weight[x.long()]
-    return x.reshape(x.shape + (1,) * (weight.dim() - 1)) * weight[0]
-
-
-def design(
-    inputs: Mapping[str, int], parents: Values, n: int, dtype: torch.dtype
-) -> Float[Tensor, "n p"]:
-    """The columns of a linear predictor: ones, numbers, and one-hot codes of levels."""
-    columns = []
-    for name, k in inputs.items():
-        x = parents[name]
-        levels = torch.arange(k, device=x.device)
-        columns.append((x.long()[:, None] == levels).to(dtype) if k > 1 else x.to(dtype)[:, None])
-    device = columns[0].device if columns else None
-    return torch.cat([torch.ones(n, 1, dtype=dtype, device=device), *columns], 1)
+    return known[name](*_read(described["args"]), **_read(described["kwargs"]))
 
 
 def check_codes(name: str, x: Tensor, levels: int) -> None:
@@ -131,6 +130,28 @@ def check_codes(name: str, x: Tensor, levels: int) -> None:
             f"{name} has {levels} levels, coded 0 .. {levels - 1}, but holds {x[wrong][0].item()} "
             f"({int(wrong.sum())} such cells). Encode labels with the schema that the SCM has."
         )
+
+
+def refuse_kind(cls: type[Mechanism], kind: Kind, wanted: str, instead: str) -> None:
+    """Refuses a node of another kind than a mechanism is for."""
+    raise ValueError(
+        f"{cls.__name__} is a mechanism for {wanted}, but the node is {kind}. Use {instead}."
+    )
+
+
+def _written(value: Any) -> Any:
+    """Arguments with kinds as plain dicts, which files hold."""
+    if isinstance(value, Kind):
+        return {_KIND: [value.levels, value.size]}
+    if isinstance(value, Mapping):
+        return {key: _written(v) for key, v in value.items()}
+    return [_written(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _read(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Kind(*value[_KIND]) if _KIND in value else {k: _read(v) for k, v in value.items()}
+    return [_read(v) for v in value] if isinstance(value, list) else value
 
 
 def _subclasses(cls: type[Mechanism]) -> list[type[Mechanism]]:

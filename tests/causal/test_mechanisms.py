@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from torch import Tensor
 
-from causal.mechanisms import CategoricalTable, LinearGaussian, LinearSoftmax, Mechanism
+from causal.mechanisms import CategoricalTable, Kind, LinearGaussian, LinearSoftmax, Mechanism
 
 
 def likelihood(mechanism: Mechanism, x: Tensor, parents: dict[str, Tensor], w: Tensor) -> float:
@@ -28,9 +28,9 @@ def rows(seed: int, n: int = 60) -> tuple[dict[str, Tensor], Tensor, Tensor, Ten
 def test_no_step_away_from_an_estimate_raises_the_likelihood(seed: int) -> None:
     parents, y, z, w = rows(seed)
     made: list[tuple[Mechanism, Tensor, dict[str, Tensor]]] = [
-        (LinearGaussian.start({"a": 1, "t": 3}, 1), y, parents),
-        (LinearSoftmax.start({"a": 1, "t": 3}, 2), z, parents),
-        (CategoricalTable.start({"t": 3}, 2), z, {"t": parents["t"]}),
+        (LinearGaussian.start({"a": Kind(), "t": Kind(levels=3)}, Kind()), y, parents),
+        (LinearSoftmax.start({"a": Kind(), "t": Kind(levels=3)}, Kind(levels=2)), z, parents),
+        (CategoricalTable.start({"t": Kind(levels=3)}, Kind(levels=2)), z, {"t": parents["t"]}),
     ]
     g = torch.Generator().manual_seed(seed)
     for mechanism, x, inputs in made:
@@ -46,11 +46,11 @@ def test_no_step_away_from_an_estimate_raises_the_likelihood(seed: int) -> None:
 def test_least_squares_and_logistic_regression_agree_with_scikit_learn() -> None:
     parents, y, z, w = rows(0)
     X = torch.stack([parents["a"], parents["t"] == 1, parents["t"] == 2], 1).double().numpy()
-    linear = LinearGaussian.start({"a": 1, "t": 3}, 1)
+    linear = LinearGaussian.start({"a": Kind(), "t": Kind(levels=3)}, Kind())
     linear.estimate(y, parents, w)
     theirs = LinearRegression().fit(X, y.numpy(), w.numpy())
     assert linear.dist(parents).mean.detach() == pytest.approx(theirs.predict(X), abs=1e-4)
-    softmax = LinearSoftmax.start({"a": 1, "t": 3}, 2)
+    softmax = LinearSoftmax.start({"a": Kind(), "t": Kind(levels=3)}, Kind(levels=2))
     softmax.estimate(z, parents, w)
     theirs = LogisticRegression(C=1e6, tol=1e-8, max_iter=1000).fit(X, z.numpy(), w.numpy())
     ours = softmax.dist(parents).probs[:, 1].detach()
@@ -59,7 +59,7 @@ def test_least_squares_and_logistic_regression_agree_with_scikit_learn() -> None
 
 def test_a_table_draw_is_dirichlet_with_one_more_observation() -> None:
     """Gamma(n + 1/k) over their sum is Dirichlet(n + 1/k): compare mean and variance."""
-    table = CategoricalTable.start({}, 3)
+    table = CategoricalTable.start({}, Kind(levels=3))
     x = torch.tensor([0, 0, 0, 1])
     alpha = torch.tensor([3.0, 1.0, 0.0]) + 1 / 3
     draws = []
@@ -73,7 +73,7 @@ def test_a_table_draw_is_dirichlet_with_one_more_observation() -> None:
 
 
 def test_what_never_occurs_stays_uniform_and_is_wide_in_the_posterior() -> None:
-    table = CategoricalTable.start({"t": 2}, 2)
+    table = CategoricalTable.start({"t": Kind(levels=2)}, Kind(levels=2))
     x, parents, w = torch.tensor([0, 1, 1, 1]), {"t": torch.zeros(4).long()}, torch.ones(4)
     table.estimate(x, parents, w)
     assert table.logits.softmax(-1).tolist() == [pytest.approx([0.25, 0.75]), [0.5, 0.5]]
@@ -96,12 +96,14 @@ def test_what_never_occurs_stays_uniform_and_is_wide_in_the_posterior() -> None:
 def test_a_singular_design_is_refused(parents: dict[str, Tensor], message: str) -> None:
     n = len(parents["a"])
     with pytest.raises(ValueError, match=message):
-        LinearGaussian.start({"a": 1, "b": 1}, 1).estimate(torch.randn(n), parents, torch.ones(n))
+        LinearGaussian.start({"a": Kind(), "b": Kind()}, Kind()).estimate(
+            torch.randn(n), parents, torch.ones(n)
+        )
 
 
 def test_a_level_that_never_occurs_is_refused_by_the_linear_mechanism() -> None:
     with pytest.raises(ValueError, match=r"levels \[2\] of 't' never occur"):
-        LinearGaussian.start({"t": 3}, 1).estimate(
+        LinearGaussian.start({"t": Kind(levels=3)}, Kind()).estimate(
             torch.randn(20), {"t": torch.arange(20) % 2}, torch.ones(20)
         )
 
@@ -109,7 +111,7 @@ def test_a_level_that_never_occurs_is_refused_by_the_linear_mechanism() -> None:
 def test_a_node_without_noise_is_refused() -> None:
     a = torch.randn(20)
     with pytest.raises(ValueError, match="no variance"):
-        LinearGaussian.start({"a": 1}, 1).estimate(2 * a, {"a": a}, torch.ones(20))
+        LinearGaussian.start({"a": Kind()}, Kind()).estimate(2 * a, {"a": a}, torch.ones(20))
 
 
 def test_arguments_that_make_no_mechanism() -> None:
@@ -121,9 +123,9 @@ def test_arguments_that_make_no_mechanism() -> None:
         CategoricalTable([0.5, 0.6])
     with pytest.raises(ValueError, match="2 axes for 0 parents"):
         CategoricalTable([[0.5, 0.5]])
-    with pytest.raises(ValueError, match="one number a level"):
+    with pytest.raises(ValueError, match="one a level of the node"):
         LinearSoftmax({"a": [0.0, 1.0, 2.0]}, intercept=[0.0, 0.0])
     with pytest.raises(ValueError, match="far more than rows could fill"):
-        CategoricalTable.start({str(i): 10 for i in range(8)}, 10)
+        CategoricalTable.start({str(i): Kind(levels=10) for i in range(8)}, Kind(levels=10))
     with pytest.raises(ValueError, match=r"3 levels, coded 0 \.\. 2, but holds 7"):
-        CategoricalTable.start({}, 3).estimate(torch.tensor([0, 7]), {}, torch.ones(2))
+        CategoricalTable.start({}, Kind(levels=3)).estimate(torch.tensor([0, 7]), {}, torch.ones(2))

@@ -74,7 +74,7 @@ def test_an_ordinary_function_and_its_levels() -> None:
 
     found = SCM.from_program(program)
     assert list(found.graph.edges) == [("k", "y")]
-    assert (found.mechanism("k").levels, found.mechanism("y").inputs) == (2, {"k": 2})
+    assert (found.mechanism("k").levels, found.mechanism("y").inputs["k"].levels) == (2, 2)
 
 
 ARROW: dict[Any, Any] = {("A", "C"): 2.0}

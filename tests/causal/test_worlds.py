@@ -144,7 +144,7 @@ def test_a_shift_is_drawn_and_has_no_density(linear: SCM) -> None:
 def test_mechanisms_keep_the_graph_acyclic_and_the_kinds(linear: SCM) -> None:
     with pytest.raises(ValueError, match="cycle"):
         causal.do(linear, B=LinearGaussian({"D": 1.0}))
-    with pytest.raises(ValueError, match="is for 2 levels"):
+    with pytest.raises(ValueError, match="one of 2 levels"):
         causal.do(linear, B=CategoricalTable([0.5, 0.5]))
     world = causal.do(linear, D=LinearGaussian({"A": 5.0}))
     assert sorted(world.graph.predecessors("D")) == ["A"]
