@@ -150,21 +150,6 @@ def from_program(
     return ProgramSCM(model, declared)
 
 
-def _kind(site: Site) -> Kind:
-    """What the values of a site are.
-
-    Raises:
-        Unsupported: arrays of more than one axis.
-    """
-    shape = site.fn.event_shape
-    if len(shape) > 1:
-        raise Unsupported(
-            f"Site {site.name!r} has values of shape {tuple(shape)}; mechanisms are of numbers, "
-            "levels and vectors. Intervene on sites by value, law or policy instead."
-        )
-    return Kind(size=shape[0]) if shape else Kind(levels=categories(site.fn) or 1)
-
-
 def _sites(
     model: Model, values: Mapping[str, Tensor], n: int, kwargs: Mapping[str, Any] | None = None
 ) -> dict[str, Site]:
