@@ -5,7 +5,9 @@ from causal.answers import Comparison, Conditional, Counterfactual, Effect
 from causal.conditioning import condition
 from causal.counterfactuals import compare, counterfactual
 from causal.effects import effect
+from causal.equations import Equation, Equations, additive
 from causal.estimation import estimate
+from causal.flows import CausalFlow
 from causal.graph import as_graph, parse
 from causal.identification import Estimand, NotIdentifiable, Table, bounds, identify
 from causal.interventions import Intervened, do
@@ -40,12 +42,15 @@ __all__ = [
     "AdditiveNoise",
     "CategoricalTable",
     "Classifier",
+    "CausalFlow",
     "Comparison",
     "Conditional",
     "Counterfactual",
     "Effect",
     "EmpiricalRoot",
     "Estimand",
+    "Equation",
+    "Equations",
     "Intervened",
     "KernelRoot",
     "Kind",
@@ -65,6 +70,7 @@ __all__ = [
     "Selection",
     "SplineNoise",
     "Table",
+    "additive",
     "as_graph",
     "auto",
     "bounds",
