@@ -24,12 +24,12 @@ Rows: TypeAlias = dict[str, Float64[Tensor, " n"]]
 
 
 class Equation(NamedTuple):
-    """One equation: x = push(u, parents) and its inverse u = pull(x, parents).
+    """One equation: x = push(u, *parents) and its inverse u = pull(x, *parents).
 
     Attributes:
-        parents: their names, the keywords of both functions.
-        push: of u and the parents.
-        pull: of x and the parents.
+        parents: the names of the nodes whose values both functions take, in that order.
+        push: the value that noise makes.
+        pull: the noise that made a value.
     """
 
     parents: tuple[str, ...]
@@ -42,13 +42,13 @@ def additive(mean: Callable[..., Any], scale: float = 1.0) -> Equation:
 
     Example:
         >>> equation = additive(lambda x1, x2: x1 * x2, scale=-2.0)
-        >>> equation.parents, equation.push(1.0, x1=2.0, x2=3.0), equation.pull(4.0, x1=2.0, x2=3.0)
+        >>> equation.parents, equation.push(1.0, 2.0, 3.0), equation.pull(4.0, 2.0, 3.0)
         (('x1', 'x2'), 4.0, 1.0)
     """
     return Equation(
         tuple(inspect.signature(mean).parameters),
-        lambda u, **parents: mean(**parents) + scale * u,
-        lambda x, **parents: (x - mean(**parents)) / scale,
+        lambda u, *parents: mean(*parents) + scale * u,
+        lambda x, *parents: (x - mean(*parents)) / scale,
     )
 
 
@@ -113,7 +113,7 @@ class Equations:
                 value = done[node](heard) if callable(done[node]) else done[node]
                 x[node] = torch.as_tensor(value, dtype=torch.float64).expand(n)
             else:
-                x[node] = self.equations[node].push(u[node].double(), **heard)
+                x[node] = self.equations[node].push(u[node].double(), *heard.values())
         return {node: x[node] for node in self.equations}
 
     def abduct(self, x: Mapping[str, Tensor]) -> Rows:
@@ -152,4 +152,4 @@ class Equations:
 
     def _pull(self, node: str, x: Mapping[str, Tensor]) -> Tensor:
         parents, _, pull = self.equations[node]
-        return pull(x[node], **{parent: x[parent] for parent in parents})
+        return pull(x[node], *(x[parent] for parent in parents))

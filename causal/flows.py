@@ -81,7 +81,7 @@ class CausalFlow(Structural):
         schema: Schema | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        hidden: Sequence[int] = (32, 32),
+        hidden: Sequence[int] = (32, 32, 32),
         bins: int = 8,
         activation: Activation = "silu",
     ) -> None:
@@ -120,7 +120,7 @@ class CausalFlow(Structural):
             >>> from causal.synthetic import published
             >>> rows = published("chain").sample(500, seed=0)
             >>> CausalFlow.from_data("x1 -> x2 -> x3", rows).conditioner.std
-            tensor([ 1., 10., 3.], dtype=torch.float64)
+            tensor([ 1.01, 10.11, 3.23])
         """
         if options.get("schema") is None and type(data).__module__.partition(".")[0] == "pandas":
             options["schema"] = Schema.infer(data)

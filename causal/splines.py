@@ -8,11 +8,12 @@ the parents. The mask of each layer lets every output see the node's parents alo
 2015, MADE), so that one pass gives the parameters of all nodes.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from pyro.distributions import Normal, TorchDistribution
 from torch import Size, Tensor, nn
 from torch.distributions import constraints
@@ -68,7 +69,7 @@ class SplineNormal(TorchDistribution):
         """
         K = theta.shape[-1] // 3
         widths, heights, slopes, affine = theta.split([K, K, K - 1, 2], -1)
-        shift, log_scale = affine.unbind(-1)
+        shift, log_scale = affine[..., 0], _bounded(affine[..., 1])
         spline = MonotonicRQSTransform(widths, heights, slopes)
         return cls(mean + std * shift, std * log_scale.exp(), spline)
 
@@ -77,7 +78,7 @@ class SplineNormal(TorchDistribution):
         x: Tensor = self.loc + self.scale * self.spline.inv(u)
         return x
 
-    def pull(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def pull(self, x: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The noise that made a value."""
         u: Tensor = self.spline((x - self.loc) / self.scale)
         return u
@@ -86,7 +87,7 @@ class SplineNormal(TorchDistribution):
         """Draws, differentiable in the parameters."""
         return self.push(_normal(self, Size(sample_shape)))
 
-    def log_prob(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def log_prob(self, x: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
         """log N(u; 0, 1) + log du/dx."""
         u, log_slope = self.spline.call_and_ladj((x - self.loc) / self.scale)
         log_prob: Tensor = Normal(0.0, 1.0).log_prob(u) + log_slope - self.scale.log()
@@ -103,6 +104,15 @@ class SplineNormal(TorchDistribution):
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "SplineNormal":
         """The same law for each of a batch."""
         return SplineNormal(self.loc, self.scale, self.spline, batch_shape)
+
+
+def _bounded(log_scale: Tensor) -> Tensor:
+    """Keeps a scale within 1e-3 and 1e3, as the slopes of the spline are.
+
+    Without it the law given a parent far out might be that of any scale, and in rounding the noise
+    would be lost.
+    """
+    return log_scale / (1 + (log_scale / math.log(1e-3)).abs())
 
 
 def _normal(fn: Any, shape: Size) -> Tensor:
@@ -167,15 +177,15 @@ class Conditioner(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Any:
         """The laws of all nodes, of batch shape (*batch, d), in one pass."""
-        theta = self._parameters(x, slice(None)).unflatten(-1, (-1, self.size))
+        theta = self._theta(x, slice(None)).unflatten(-1, (-1, self.size))
         return SplineNormal.from_parameters(theta, self.mean, self.std)
 
     def node(self, j: int, x: Float[Tensor, "*batch d"]) -> Any:
         """The law of one node, of batch shape (*batch,); it reads the parents' columns alone."""
-        theta = self._parameters(x, slice(j * self.size, (j + 1) * self.size))
+        theta = self._theta(x, slice(j * self.size, (j + 1) * self.size))
         return SplineNormal.from_parameters(theta, self.mean[j], self.std[j])
 
-    def _parameters(self, x: Float[Tensor, "*batch d"], part: slice) -> Float[Tensor, "*batch k"]:
+    def _theta(self, x: Float[Tensor, "*batch d"], part: slice) -> Float[Tensor, "*batch k"]:
         z = (x - self.mean) / self.std
         theta = _linear(self.heads[0], z, part)
         return theta + _linear(self.heads[1], self.body(z), part) if len(self.heads) > 1 else theta

@@ -62,8 +62,8 @@ def _soft(parent: str) -> Equation:
     """x = softplus(parent + 1) + softplus(1/2 + u) - 3."""
     return Equation(
         (parent,),
-        lambda u, **p: softplus(p[parent] + 1) + softplus(0.5 + u) - 3,
-        lambda x, **p: _inverse_softplus(x + 3 - softplus(p[parent] + 1)) - 0.5,
+        lambda u, x: softplus(x + 1) + softplus(0.5 + u) - 3,
+        lambda y, x: _inverse_softplus(y + 3 - softplus(x + 1)) - 0.5,
     )
 
 
