@@ -161,7 +161,7 @@ class Conditioner(nn.Module):
         self.register_buffer("std", std)
         self.size = 3 * bins + 1
         pattern = arrows.repeat_interleave(self.size, 0)
-        self.body, self.heads = nn.Sequential(), nn.ModuleList([MaskedLinear(pattern)])
+        self.body, heads = nn.Sequential(), [MaskedLinear(pattern)]
         if bool(arrows.any()):
             sets = len({tuple(row) for row in arrows.tolist() if any(row)})
             *body, head = MaskedMLP(
@@ -170,10 +170,11 @@ class Conditioner(nn.Module):
                 activation=lambda: nonlinearity(activation)[0],
             )
             self.body = nn.Sequential(*body)
-            self.heads.append(head)
-        for layer in self.heads:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            heads.append(head)
+        for head in heads:
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+        self.heads = nn.ModuleList(heads)
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Any:
         """The laws of all nodes, of batch shape (*batch, d), in one pass."""
