@@ -357,10 +357,10 @@ def _check(model: Model, data: Any, confidence: float, draws: int, refits: int) 
             f"refits is {refits}: the ends of a {confidence:.0%} interval are quantiles of at "
             f"least {fewest} of them, or it would come out too narrow."
         )
-    if isinstance(model, SCM) and (raw := untrained(model)):
+    if raw := untrained(model):
         raise ValueError(
             f"The mechanisms of {listing(raw)} are as they were made, and any effect would be "
-            "made up. Train the model: pgm.fit(scm, data), or causal.estimate(scm, data)."
+            "made up. Train the model: pgm.fit(model, data), or causal.estimate for an SCM."
         )
     if data is not None and model.note is not None:
         raise ValueError(

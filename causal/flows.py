@@ -23,6 +23,7 @@ from torch import Tensor
 from causal.graph import GraphLike, adjacency, as_graph, check_nodes, latents, order
 from causal.mechanisms import Mechanism
 from causal.mechanisms.mechanism import Values
+from causal.scm import untrained
 from causal.splines import Conditioner
 from causal.structural import Structural
 from pgm import Continuous, Schema, log_prob, objective
@@ -224,6 +225,13 @@ def _decode(model: CausalFlow, z: Any, *, context: Any = None) -> Batch:
     for node in order(model.graph):
         x[node] = model.mechanism(node).push(x, u[:, model.nodes.index(node)])
     return Batch({node: x[node] for node in model.nodes})
+
+
+@untrained.register(CausalFlow)
+def _untrained(model: CausalFlow) -> list[str]:
+    """The nodes with all parameters at the zeros of the start."""
+    at_zero = model.conditioner.at_zero()
+    return [node for node, zero in zip(model.nodes, at_zero.tolist(), strict=True) if zero]
 
 
 def _log_density(model: CausalFlow, batch: Batch) -> Float[Tensor, " n"]:

@@ -31,7 +31,7 @@ from causal.mechanisms import (
 from causal.mechanisms.additive import shaken
 from causal.proposals import Encoder, propose
 from causal.structural import Structural
-from pgm import Categorical, Count, Schema, rows
+from pgm import Categorical, Count, Model, Schema, rows
 from pgm.batch import SEEN
 from pgm.schema.columns import listing
 
@@ -184,13 +184,21 @@ def widened(graph: nx.DiGraph, clamped: Tensor | None) -> Tensor | None:
     return torch.stack([clamped[:, seen.index(v)] if v in seen else none for v in nodes], 1)
 
 
-def untrained(scm: SCM) -> list[str]:
+@functools.singledispatch
+def untrained(model: Model) -> list[str]:
     """The nodes whose mechanism was made to be trained, and is still as it was made.
+
+    Other models than those with a rule of their own do not know, and name none.
 
     Example:
         >>> untrained(SCM("A -> B", A=LinearGaussian()))
         ['B']
     """
+    return []
+
+
+@untrained.register(SCM)
+def _untrained(scm: SCM) -> list[str]:
     found = []
     for node in scm.nodes:
         now = scm.mechanism(node)

@@ -186,6 +186,11 @@ class Conditioner(nn.Module):
         theta = self._theta(x, slice(j * self.size, (j + 1) * self.size))
         return SplineNormal.from_parameters(theta, self.mean[j], self.std[j])
 
+    def at_zero(self) -> Bool[Tensor, " d"]:
+        """The nodes whose parameters are still those of the start, whatever their parents."""
+        zero = [(p.reshape(len(p), -1) == 0).all(1) for p in self.heads.parameters()]
+        return torch.stack(zero).all(0).unflatten(0, (-1, self.size)).all(1)
+
     def _theta(self, x: Float[Tensor, "*batch d"], part: slice) -> Float[Tensor, "*batch k"]:
         z = (x - self.mean) / self.std
         theta = _linear(self.heads[0], z, part)
