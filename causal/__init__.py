@@ -5,7 +5,7 @@ from causal.answers import Comparison, Conditional, Counterfactual, Effect
 from causal.conditioning import condition
 from causal.counterfactuals import compare, counterfactual
 from causal.effects import effect
-from causal.equations import Equation, Equations, additive
+from causal.equations import Equations
 from causal.estimation import estimate
 from causal.flows import CausalFlow
 from causal.graph import as_graph, parse

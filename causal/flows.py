@@ -27,7 +27,7 @@ from causal.scm import untrained
 from causal.splines import Conditioner
 from causal.structural import Structural
 from pgm import Continuous, Schema, log_prob, objective
-from pgm.batch import SEEN, Batch, as_batch
+from pgm.batch import SEEN, Batch, as_batch, chunks
 from pgm.nets import Activation
 from pgm.schema.columns import listing
 from pgm.verb import Unsupported
@@ -123,11 +123,14 @@ class CausalFlow(Structural):
             >>> CausalFlow.from_data("x1 -> x2 -> x3", rows).conditioner.std
             tensor([ 1.01, 10.11, 3.23])
         """
-        if options.get("schema") is None and type(data).__module__.partition(".")[0] == "pandas":
-            options["schema"] = Schema.infer(data)
-        flow = cls(graph, **options)
-        batch = as_batch(data, schema=flow.schema)
-        return cls(graph, **options | _moments(flow, batch))
+        schema = options.pop("schema", None)
+        if schema is None and type(data).__module__.partition(".")[0] == "pandas":
+            schema = Schema.infer(data)
+        known = as_graph(graph)
+        _check_graph(known)
+        _check_schema(known, schema)
+        moments = _moments(list(known), as_batch(data, schema=schema))
+        return cls(known, schema=schema, **options | moments)
 
     @property
     def schema(self) -> Schema | None:
@@ -187,7 +190,7 @@ def _log_prob(
     """One pass of the network where all cells are there."""
     if not _is_complete(model, batch):
         return log_prob.generic(model, batch, particles=particles)
-    value = _log_density(model, batch)
+    value = torch.cat([_log_density(model, piece) for piece in chunks(batch, 2**16)])
     return LogProb(value, torch.zeros_like(value), "exact")
 
 
@@ -249,13 +252,8 @@ def _is_complete(model: CausalFlow, batch: Batch) -> bool:
     Raises:
         ValueError: whole numbers or booleans.
     """
-    whole = [n for n in model.nodes if n in batch and not batch[n].is_floating_point()]
-    if whole:
-        raise ValueError(_DISCRETE.format(listing([repr(name) for name in whole])))
-    flat = all(node in batch and batch[node].dim() == 1 for node in model.nodes)
-    return (
-        flat and not any(name.endswith(SEEN) for name in batch) and len(batch) == len(model.nodes)
-    )
+    _check_real(batch)
+    return batch.keys() == set(model.nodes) and all(x.dim() == 1 for x in batch.values())
 
 
 _DISCRETE = (
@@ -314,21 +312,29 @@ def _check_schema(graph: nx.DiGraph, schema: Schema | None) -> None:
         raise ValueError(_DISCRETE.format(listing(discrete)))
 
 
-def _moments(flow: CausalFlow, batch: Batch) -> dict[str, list[float]]:
+def _moments(nodes: list[str], batch: Batch) -> dict[str, list[float]]:
     """The means and standard deviations of the cells that were seen."""
+    columns = [name for name in batch if not name.endswith(SEEN)]
+    if set(columns) != set(nodes):
+        raise ValueError(
+            f"The data have columns {listing(columns)}, and the graph nodes {listing(nodes)}: each "
+            "node is a column. Drop the others, or draw them in the graph."
+        )
+    _check_real(batch)
     mean, std = [], []
-    check_nodes(flow.graph, [n for n in batch if not n.endswith(SEEN)], what="Column")
-    for node in flow.nodes:
-        if node not in batch:
-            raise ValueError(f"There is no column for node {node!r}, only {listing(list(batch))}.")
-        x = batch[node]
-        if not x.is_floating_point():
-            raise ValueError(_DISCRETE.format(repr(node)))
-        seen = x[batch[node + SEEN]] if node + SEEN in batch else x
-        _check_atoms(node, seen)
-        mean.append(float(seen.double().mean()))
-        std.append(float(seen.double().std()))
+    for node in nodes:
+        x = batch[node][batch[node + SEEN]] if node + SEEN in batch else batch[node]
+        _check_atoms(node, x)
+        mean.append(float(x.double().mean()))
+        std.append(float(x.double().std()))
     return {"mean": mean, "std": std}
+
+
+def _check_real(batch: Batch) -> None:
+    masks = {name for name in batch if name.endswith(SEEN)}
+    whole = [repr(n) for n, x in batch.items() if n not in masks and not x.is_floating_point()]
+    if whole:
+        raise ValueError(_DISCRETE.format(listing(whole)))
 
 
 def _check_atoms(node: str, x: Tensor) -> None:

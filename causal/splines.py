@@ -194,7 +194,9 @@ class Conditioner(nn.Module):
     def _theta(self, x: Float[Tensor, "*batch d"], part: slice) -> Float[Tensor, "*batch k"]:
         z = (x - self.mean) / self.std
         theta = _linear(self.heads[0], z, part)
-        return theta + _linear(self.heads[1], self.body(z), part) if len(self.heads) > 1 else theta
+        if len(self.heads) == 1:
+            return theta
+        return theta + _linear(self.heads[1], self.body(z), part)
 
 
 def _linear(layer: MaskedLinear, h: Tensor, part: slice) -> Tensor:

@@ -19,6 +19,7 @@ from torch.distributions import Distribution, Independent
 
 from causal.actions import Action, Target, fill, is_shift, policy, shifted
 from causal.arrows import changes
+from causal.flows import CausalFlow
 from causal.graph import descendants
 from causal.interventions import INTERVENED, Intervened, unwrap
 from causal.mechanisms import Mechanism
@@ -128,7 +129,9 @@ def predict(units: Units, acted: Intervened, fresh: set[str]) -> World:
         fresh: the sites that were set, or follow a law of the intervention's own.
     """
     base, before = unwrap(units.model)
-    if isinstance(base, SCM) and all(isinstance(v, Tensor | Mechanism) for v in before.values()):
+    if isinstance(base, SCM | CausalFlow) and all(
+        isinstance(v, Tensor | Mechanism) for v in before.values()
+    ):
         return _walk(units, acted)
     return World({name: site.value for name, site in run(units, acted, fresh).items()})
 
@@ -198,7 +201,7 @@ class _Prediction(Run):
 def _walk(units: Units, acted: Intervened) -> World:
     """The nodes of an SCM under an intervention: what is not downstream stays as it was."""
     base, before = unwrap(units.model)
-    assert isinstance(base, SCM)
+    assert isinstance(base, SCM | CausalFlow)
     values, made = units.values, dict[str, Tensor]()
     new = {t: v for t, v in acted.values.items() if before.get(t) is not v}
     graph = rewired(base.graph, acted.mechanisms)

@@ -8,7 +8,8 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 from torch.func import jacrev, vmap
 
-from causal import Equations, additive, parse
+from causal import Equations, parse
+from causal.equations import additive
 from causal.synthetic import NAMES, published
 
 # The graphs of Javaloy, Sanchez-Martin & Valera (2023), app. D.
