@@ -27,7 +27,9 @@ DIAMOND = "A -> {B C}; B -> D; C -> D; E"
 
 def rough(graph: object, *, seed: int = 0, size: float = 0.3) -> CausalFlow:
     """A flow with parameters far from those at the start, in double precision."""
-    flow = CausalFlow(graph, hidden=(4, 4), bins=4).double()
+    d = len(causal.as_graph(graph))
+    scales = {"mean": [float(j) for j in range(d)], "std": [1 + j / 2 for j in range(d)]}
+    flow = CausalFlow(graph, hidden=(4, 4), bins=4, **scales).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in flow.parameters():
