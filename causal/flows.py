@@ -22,6 +22,7 @@ from torch import Tensor
 
 from causal.graph import GraphLike, adjacency, as_graph, check_nodes, latents, order
 from causal.mechanisms import Mechanism
+from causal.mechanisms.kind import NUMBER
 from causal.mechanisms.mechanism import Values
 from causal.scm import untrained
 from causal.splines import Conditioner
@@ -70,8 +71,8 @@ class CausalFlow(Structural):
         >>> flow = CausalFlow("A -> B")
         >>> pgm.log_prob(flow, {"A": torch.zeros(1), "B": torch.zeros(1)}).value
         tensor([-1.8379])
-        >>> flow.mechanism("B").inputs
-        {'A': 1}
+        >>> list(flow.mechanism("B").inputs)
+        ['A']
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class FlowMechanism(Mechanism):
 
     def __init__(self, graph: nx.DiGraph, node: str, conditioner: Conditioner) -> None:
         super().__init__()
-        self.inputs = {other: 1 for other in graph if graph.has_edge(other, node)}
+        self.inputs = {other: NUMBER for other in graph if graph.has_edge(other, node)}
         self.place = {other: i for i, other in enumerate(graph)}
         self.node, self.conditioner = node, conditioner
 
