@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from causal.actions import sites_of
 from causal.evidence import Abduction, Rung, factual, is_finite, is_open, without
 from causal.rungs import RULES, run_chains
-from causal.scm import SCM
+from causal.structural import Structural
 from pgm import Model
 from pgm.batch import SEEN, Batch, rows_of
 from pgm.model import arguments
@@ -67,7 +67,7 @@ def abduct(model: Model, batch: Batch, *, particles: int, method: Method = "auto
 
 def _sites(model: Model, batch: Batch) -> Mapping[str, Site]:
     """The sites, by a run of the program unless nothing new could be learned from one."""
-    known = sites_of(model, 2) if isinstance(model, SCM) else None
+    known = sites_of(model, 2) if isinstance(model, Structural) and model.walked else None
     sound = known is not None and all(
         name in known
         and x.shape[1:] == known[name].fn.event_shape

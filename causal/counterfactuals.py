@@ -23,8 +23,8 @@ from causal.evidence import Abduction
 from causal.interventions import INTERVENED, Intervened, do
 from causal.mechanisms import Mechanism
 from causal.outcomes import categories
-from causal.scm import SCM
-from causal.structural import Structural, rewired
+from causal.structural import Structural
+from causal.walks import downstream, is_walked
 from causal.worlds import (
     Coupling,
     Units,
@@ -32,7 +32,6 @@ from causal.worlds import (
     coupling_of,
     is_open,
     predict,
-    reached,
     spread,
     value_of,
 )
@@ -161,7 +160,7 @@ def compare(
             found = replace(found, particles=particles)
         times = found.copies
         copied, as_it_was = Batch(repeat(found.batch, times)), spread(model, times, found.sites)
-        known = None if found.unseen or times > 1 or isinstance(model, SCM) else found.sites
+        known = None if found.unseen or times > 1 or is_walked(model) else found.sites
         units = [Units(as_it_was, copied, z, coupling, known) for z in found.draws]
         answers = [scenario.answer(found, units) for scenario in scenarios]
     return Comparison(tuple(answers), tuple(labels))
@@ -286,8 +285,7 @@ def _touched(acted: Intervened, wanted: Mapping[Any, Any]) -> set[str] | None:
     """What an intervention can reach; None for a program without a graph."""
     if not isinstance(acted.base, Structural):
         return None
-    roots = [t if isinstance(t, str) else t[1] for t in wanted]
-    return reached(rewired(acted.base.graph, acted.mechanisms), frozenset(roots))
+    return downstream(acted, wanted)
 
 
 def _laws(acted: Intervened, batch: Batch, done: Mapping[str, Any]) -> list[str]:

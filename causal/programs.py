@@ -41,6 +41,8 @@ class ProgramSCM(Handled, Structural):
         graph: over its random sites; those that the guide proposes carry `latent`.
     """
 
+    walked = False
+
     def __init__(self, base: Model, graph: GraphLike) -> None:
         super().__init__(base)
         self.graph = nx.freeze(as_graph(graph))

@@ -7,7 +7,7 @@ mechanism, can be exchanged for another one.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import networkx as nx
 import pyro
@@ -29,6 +29,8 @@ class Structural(Model):
     """
 
     graph: nx.DiGraph
+    walked: ClassVar[bool] = True
+    """Whether its mechanisms say all, so that nodes can be computed one by one without Pyro."""
 
     @property
     def nodes(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 Abduction, action, prediction (Pearl 2009, Causality, thm. 7.1.7), through the noise form x =
 push(dist, u) of every site. A model with mechanisms of its own is walked node by node, and only
-downstream of what was done; any other program is run twice by a handler.
+downstream of what was done (`causal.walks`); any other program is run twice by a handler.
 """
 
 import functools
@@ -11,21 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import networkx as nx
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Independent
 
-from causal.actions import Action, Target, fill, is_shift, policy, shifted
+from causal.actions import Action, Target
 from causal.arrows import changes
-from causal.flows import CausalFlow
-from causal.graph import descendants
 from causal.interventions import INTERVENED, Intervened, unwrap
 from causal.mechanisms import Mechanism
-from causal.scm import SCM
 from causal.shifts import Shifted
-from causal.structural import listen, ordered, rewired
+from causal.structural import Structural, listen
+from causal.walks import Voice, downstream, is_walked, walk
 from pgm import Model
 from pgm import noise as forms
 from pgm.batch import rows_of
@@ -36,9 +33,6 @@ M = TypeVar("M", bound=Model)
 
 Coupling = str | Mapping[str, str] | None
 """The coupling of discrete sites: one name, or a name by site."""
-
-Voice = tuple[Mechanism, Mapping[str, Tensor]]
-"""A mechanism and what it hears."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +123,8 @@ def predict(units: Units, acted: Intervened, fresh: set[str]) -> World:
         fresh: the sites that were set, or follow a law of the intervention's own.
     """
     base, before = unwrap(units.model)
-    if isinstance(base, SCM | CausalFlow) and all(
-        isinstance(v, Tensor | Mechanism) for v in before.values()
-    ):
-        return _walk(units, acted)
+    if is_walked(base) and all(isinstance(v, Tensor | Mechanism) for v in before.values()):
+        return _predict(base, before, units, acted)
     return World({name: site.value for name, site in run(units, acted, fresh).items()})
 
 
@@ -198,36 +190,21 @@ class _Prediction(Run):
         msg["value"] = forms.push(fn, self.units.noise(name), coupling=chosen)
 
 
-def _walk(units: Units, acted: Intervened) -> World:
-    """The nodes of an SCM under an intervention: what is not downstream stays as it was."""
-    base, before = unwrap(units.model)
-    assert isinstance(base, SCM | CausalFlow)
-    values, made = units.values, dict[str, Tensor]()
-    new = {t: v for t, v in acted.values.items() if before.get(t) is not v}
-    graph = rewired(base.graph, acted.mechanisms)
-    touched = reached(graph, frozenset(t if isinstance(t, str) else t[1] for t in new))
+def _predict(
+    base: Structural, before: Mapping[Target, Action], units: Units, acted: Intervened
+) -> World:
+    """The nodes of a structural model: what is not downstream stays as it was."""
+    values = units.values
+    new = [t for t, v in acted.values.items() if before.get(t) is not v]
+    touched = downstream(acted, new)
     was = units.model.mechanisms if isinstance(units.model, Intervened) else {}
-    then, now = changes(before), changes(acted.values)
-    for node in ordered(graph):
-        action = acted.values.get(node)
-        if node not in touched:
-            made[node] = values[node]
-            continue
-        if isinstance(action, Tensor) and not action.dim():
-            made[node] = action.to(values[node]).expand(values[node].shape)
-            continue
-        mechanism = acted.mechanisms.get(node) or base.mechanism(node)
-        hears = listen(node, mechanism.inputs, made, now)
-        shift = action is not None and is_shift(action)
-        if action is None or isinstance(action, Mechanism) or shift:
-            old = was.get(node) or base.mechanism(node)
-            heard = listen(node, old.inputs, values, then)
-            made[node] = units.carry(node, (mechanism, hears), (old, heard))
-            if shift:
-                law = shifted(node, action, mechanism.dist(hears), hears)  # type: ignore[arg-type]
-                made[node] = law.change(made[node])
-        else:
-            made[node] = _act(node, action, mechanism.dist(hears), hears, values[node])
+    then = changes(before)
+
+    def carry(node: str, now: Voice) -> Tensor:
+        mechanism = was.get(node) or base.mechanism(node)
+        return units.carry(node, now, (mechanism, listen(node, mechanism.inputs, values, then)))
+
+    made = walk(base, acted.values, like=values.__getitem__, natural=carry, touched=touched)
     return World(made, frozenset(base.nodes) - touched)
 
 
@@ -243,24 +220,6 @@ def spread(acted: M, times: int, sites: Mapping[str, Site]) -> M | Intervened:
         return value.repeat(times, *[1] * (value.dim() - 1)) if len(value) > 1 else value
 
     return Intervened(acted.base, {t: repeated(t, v) for t, v in acted.values.items()})
-
-
-def _act(node: str, action: Action, fn: Any, parents: Mapping[str, Tensor], like: Tensor) -> Tensor:
-    """What a value, a law or a policy makes of a node."""
-    said: Any = action
-    if callable(action) and not isinstance(action, Distribution):
-        said = policy(node, action, parents)
-    if isinstance(said, Distribution):
-        return said.expand(like.shape[: like.dim() - len(said.event_shape)]).sample()
-    return fill(node, said, fn.expand(like.shape[: like.dim() - len(fn.event_shape)]))
-
-
-def reached(graph: nx.DiGraph, nodes: frozenset[str]) -> set[str]:
-    """The nodes and all downstream; in a frozen graph, which cannot change, found once."""
-    return _reached(graph, nodes) if nx.is_frozen(graph) else descendants(graph, nodes)
-
-
-_reached = functools.lru_cache(maxsize=1024)(descendants)
 
 
 @contextmanager

@@ -83,6 +83,13 @@ class LinearGaussian(Mechanism):
         """N(b + sum_p w_p x_p, sigma^2)."""
         return Normal(self.mean(parents), self.log_scale.exp())
 
+    def draw(self, parents: Values, n: int) -> Tensor:
+        """b + sum_p w_p x_p + sigma u, u ~ N(0, 1)."""
+        mu = self.mean(parents)
+        u = torch.randn(n, dtype=mu.dtype, device=mu.device)
+        x: Tensor = mu + self.log_scale.exp() * u
+        return x
+
     def push(self, parents: Values, u: Any, *, coupling: str | None = None) -> Tensor:
         """b + sum_p w_p x_p + sigma u."""
         x: Tensor = self.mean(parents) + self.log_scale.exp() * u

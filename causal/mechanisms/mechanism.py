@@ -66,6 +66,11 @@ class Mechanism(PyroModule):
         """The distribution of the node, given the values of its parents by name."""
         raise NotImplementedError(f"{type(self).__name__} has no dist(parents).")
 
+    def draw(self, parents: Values, n: int) -> Tensor:
+        """Values for n rows, drawn given their parents."""
+        x: Tensor = self.dist(parents).expand((n,)).sample()
+        return x
+
     def push(self, parents: Values, u: Any, *, coupling: str | None = None) -> Tensor:
         """The value that noise u makes, x = push(dist(parents), u) (`pgm.noise`)."""
         return noise.push(self.dist(parents), u, coupling=coupling)
