@@ -157,7 +157,8 @@ def _polytope(
         for now, p in zip((1 - y, y), ps, strict=True)
     ]
     if arms is not None:
-        rows += [(UNDER_X, torch.tensor(arms[0])), (UNDER_OTHER, torch.tensor(arms[1]))]
+        treated, control = torch.tensor(arms, dtype=torch.float64)
+        rows += [(UNDER_X, treated), (UNDER_OTHER, control)]
     if monotone:
         rows.append(((1 - UNDER_X) * UNDER_OTHER, torch.zeros(())))
     if exogenous:  # P(types | x) is the same with and without x

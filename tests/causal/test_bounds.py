@@ -1,0 +1,308 @@
+"""Bounds: published numbers, closed forms, and the truth of random models inside."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from causal import bounds
+from causal.graph import parse, project
+from causal.identification import (
+    NotIdentifiable,
+    Table,
+    identify,
+    random_network,
+)
+from causal.identification.bounds import Bounds
+from causal.identification.networks import Network
+
+IV = "Z -> X -> Y; X <-> Y"
+BOW = "X -> Y; X <-> Y"
+BINARY = {"Z": (0, 1), "X": (0, 1), "Y": (0, 1)}
+ONE, ZERO = {"X": 1}, {"X": 0}
+
+# P(x, y | z), axes z, x, y. Lipid Research Clinics program, cholestyramine, dichotomised by Efron &
+# Feldman (1991): Balke & Pearl (1997); Pearl (2009), sec. 8.2.3.
+LIPID = torch.tensor([[[0.919, 0.081], [0.0, 0.0]], [[0.315, 0.073], [0.139, 0.473]]])
+# Vitamin A and survival in Sumatra, Sommer & Zeger (1991): Balke & Pearl (1997), table 1.
+VITAMIN = torch.tensor([[[74.0, 11514.0], [0.0, 0.0]], [[34.0, 2385.0], [12.0, 9663.0]]])
+
+
+def instrumental(p: torch.Tensor) -> Table:
+    return Table(0.5 * p / p.sum((1, 2), keepdim=True), BINARY)
+
+
+def test_cholestyramine_as_published() -> None:
+    joint = instrumental(LIPID)
+    found = bounds.effect(IV, joint, {"Y": 1}, do=ONE, versus=ZERO)
+    assert (found.lower, found.upper) == pytest.approx((0.392, 0.780), abs=5e-4)
+    assert found.sharp and str(found).startswith("P(Y=1 | do(X=1)) - P(Y=1 | do(X=0)) in [0.392, ")
+    simple = bounds.natural(joint, {"Y": 1}, do=ONE, versus=ZERO, instrument="Z")
+    assert (simple.lower, simple.upper) == pytest.approx((0.392, 0.780), abs=5e-4)
+
+
+def test_vitamin_a_as_published() -> None:
+    joint = instrumental(VITAMIN)
+    found = bounds.effect(IV, joint, "Y", do=ONE, versus=ZERO)
+    assert (found.lower, found.upper) == pytest.approx((-0.1946, 0.0054), abs=1e-4)
+    treated = bounds.effect(IV, joint, {"Y": 1}, do=ONE)
+    assert (treated.lower, treated.upper) == pytest.approx((0.7990, 0.9990), abs=1e-4)
+    control = bounds.effect(IV, joint, {"Y": 1}, do=ZERO)
+    assert (control.lower, control.upper) == pytest.approx((0.9936, 0.9936), abs=1e-4)
+
+
+def balke_pearl(p: torch.Tensor) -> tuple[float, float]:
+    """The closed form of the effect's bounds, eight terms each: Pearl (2009), eqs. 8.14 and 8.15.
+
+    p[z, x, y] = P(x, y | z).
+    """
+    q = {(y, x, z): float(p[z, x, y]) for z in (0, 1) for x in (0, 1) for y in (0, 1)}
+    lower = max(
+        q[1, 1, 1] + q[0, 0, 0] - 1,
+        q[1, 1, 0] + q[0, 0, 1] - 1,
+        q[1, 1, 0] - q[1, 1, 1] - q[1, 0, 1] - q[0, 1, 0] - q[1, 0, 0],
+        q[1, 1, 1] - q[1, 1, 0] - q[1, 0, 0] - q[0, 1, 1] - q[1, 0, 1],
+        -q[0, 1, 1] - q[1, 0, 1],
+        -q[0, 1, 0] - q[1, 0, 0],
+        q[0, 0, 1] - q[0, 1, 1] - q[1, 0, 1] - q[0, 1, 0] - q[0, 0, 0],
+        q[0, 0, 0] - q[0, 1, 0] - q[1, 0, 0] - q[0, 1, 1] - q[0, 0, 1],
+    )
+    upper = min(
+        1 - q[0, 1, 1] - q[1, 0, 0],
+        1 - q[0, 1, 0] - q[1, 0, 1],
+        -q[0, 1, 0] + q[0, 1, 1] + q[0, 0, 1] + q[1, 1, 0] + q[0, 0, 0],
+        -q[0, 1, 1] + q[1, 1, 1] + q[0, 0, 1] + q[0, 1, 0] + q[0, 0, 0],
+        q[1, 1, 1] + q[0, 0, 1],
+        q[1, 1, 0] + q[0, 0, 0],
+        -q[1, 0, 1] + q[1, 1, 1] + q[0, 0, 1] + q[1, 1, 0] + q[1, 0, 0],
+        -q[1, 0, 0] + q[1, 1, 0] + q[0, 0, 0] + q[1, 1, 1] + q[1, 0, 1],
+    )
+    return lower, upper
+
+
+@given(st.integers(0, 10_000))
+def test_the_program_is_the_closed_form_of_balke_and_pearl(seed: int) -> None:
+    network = random_network(parse(IV), seed=seed, largest=2)
+    joint = network.joint()
+    found = bounds.effect(IV, joint, {"Y": 1}, do=ONE, versus=ZERO)
+    p = joint.values / joint.values.sum((1, 2), keepdim=True)
+    assert (found.lower, found.upper) == pytest.approx(balke_pearl(p), abs=1e-8)
+    assert found.lower - 1e-9 <= true_effect(network) <= found.upper + 1e-9
+
+
+def true_effect(network: Network) -> float:
+    table = network.interventional(["Y"], do=["X"])
+    return table.at(Y=1, X=1) - table.at(Y=1, X=0)
+
+
+GRAPHS = [
+    IV,
+    BOW,
+    "Z -> X -> Y; C -> {X Y}; X <-> Y",
+    "X -> M -> Y; X <-> M",
+    "X -> M -> Y; M <-> Y; X <-> Y; X <-> M",
+    "U [latent]; U -> {X M Y}; X -> M -> Y",
+    "Z -> X -> Y; X <-> Y; Y -> W; X <-> W",
+    "W1 -> W2 -> X -> Y; W1 <-> X; W1 <-> Y; Z -> X; X <-> Y",
+]
+
+
+@pytest.mark.parametrize("text", GRAPHS)
+def test_the_truth_lies_inside(text: str) -> None:
+    for seed in range(4):
+        network = random_network(parse(text), seed=seed, largest=2)
+        found = bounds.effect(text, network, {"Y": 1}, do=ONE, versus=ZERO)
+        assert found.lower - 1e-9 <= true_effect(network) <= found.upper + 1e-9
+        assert -1 - 1e-9 <= found.lower < found.upper <= 1 + 1e-9
+
+
+def test_bounds_meet_where_the_effect_is_identified() -> None:
+    for text in (
+        "X -> Z -> Y; X <-> Y",
+        "W1 -> W2 -> X -> Y; W1 <-> X; W1 <-> Y",
+        "S -> {X Y}; X -> Y",
+        "Y -> X",
+    ):
+        network = random_network(parse(text), seed=3)
+        found = bounds.effect(text, network, {"Y": 1}, do=ONE)
+        exact = identify(text, "Y", do="X").evaluate(network, Y=1, X=1)
+        assert found.width == 0.0 and found.how == "identified"
+        assert found.lower == pytest.approx(exact, abs=1e-9)
+
+
+def test_the_ends_are_two_models_that_agree_on_what_is_observed() -> None:
+    """The bow: the ends differ, so that two positive models share P(x, y)."""
+    network = random_network(parse(BOW), seed=0, largest=2)
+    found = bounds.effect(BOW, network, {"Y": 1}, do=ONE, versus=ZERO)
+    plain = bounds.natural(network, {"Y": 1}, do=ONE, versus=ZERO)
+    assert found.width == pytest.approx(1.0)
+    assert (found.lower, found.upper) == pytest.approx((plain.lower, plain.upper))
+    with pytest.raises(NotIdentifiable):
+        identify(BOW, "Y", do="X")
+
+
+def test_an_instrument_narrows_natural_bounds_and_more_levels_work() -> None:
+    network = random_network(parse(IV), seed=11)
+    outcome, arms = {"Y": 1}, {"do": {"X": 0}}
+    sharp = bounds.effect(IV, network, outcome, **arms)
+    by_instrument = bounds.natural(network, outcome, instrument="Z", **arms)
+    alone = bounds.natural(network, outcome, **arms)
+    assert alone.lower - 1e-9 <= by_instrument.lower <= sharp.lower + 1e-9
+    assert sharp.upper - 1e-9 <= by_instrument.upper <= alone.upper + 1e-9
+
+
+def test_a_district_of_three_is_sharp_only_with_one_common_cause() -> None:
+    several, one = GRAPHS[4:6]
+    assert project(parse(several)).edges == project(parse(one)).edges
+    network = random_network(parse(one), seed=0, largest=2)
+    joint = network.joint()
+    wide, sharp = (bounds.effect(text, joint, {"Y": 1}, do=ONE) for text in (several, one))
+    assert sharp.sharp and not wide.sharp
+    assert "perhaps wider than need be" in str(wide)
+
+
+def test_the_mean_of_a_numeric_outcome() -> None:
+    rows = {"S": [0, 0, 0, 1, 1, 1], "X": [0, 1, 1, 0, 0, 1], "Y": [10, 10, 0, 10, 0, 0]}
+    found = bounds.effect("S -> {X Y}; X -> Y", rows, "Y", do=ONE, versus=ZERO)
+    assert found.lower == found.upper == pytest.approx(-5.0)
+    assert "6 rows" in str(found)
+    with pytest.raises(ValueError, match="names have no mean"):
+        bounds.effect(BOW, {"X": [0, 1], "Y": ["a", "b"]}, "Y", do=ONE)
+
+
+def test_data_that_break_the_instrumental_inequality() -> None:
+    broken = torch.tensor([[[0.9, 0.0], [0.1, 0.0]], [[0.0, 0.9], [0.0, 0.1]]])
+    with pytest.raises(ValueError, match=r"miss by at least 0\.4.*Pearl 1995.*slack=0\.4"):
+        bounds.effect(IV, instrumental(broken), {"Y": 1}, do=ONE)
+    found = bounds.effect(IV, instrumental(broken), {"Y": 1}, do=ONE, slack=0.41)
+    assert 0.0 <= found.lower <= found.upper <= 1.0 and "slack 0.41" in str(found)
+    with pytest.raises(ValueError, match="exclude each other"):
+        bounds.natural(instrumental(broken), {"Y": 1}, do=ZERO, instrument="Z")
+
+
+def test_no_overlap_leaves_the_program_open_instead_of_undefined() -> None:
+    rows = {"S": [0, 0, 1, 1], "X": [0, 1, 0, 0], "Y": [1, 0, 1, 0]}
+    found = bounds.effect("S -> {X Y}; X -> Y", rows, {"Y": 1}, do=ONE)
+    assert (found.lower, found.upper) == pytest.approx((0.0, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome", "do", "versus", "message"),
+    [
+        ("X1 -> Y1 -> Y; X1 <-> Y1; X -> Y; X <-> Y", {"Y": 1}, {"X1": 1, "X": 0}, None, "polynom"),
+        (BOW, {"Q": 1}, ONE, None, "'Q' is not in the graph"),
+        (BOW, {"Y": 9}, ONE, None, "'Y' has no value 9"),
+        (BOW, {"Y": 1}, {"X": 9}, None, "'X' has no value 9"),
+        (BOW, {"Y": 1}, {"Y": 1}, None, "is set, so that it is no outcome"),
+        (BOW, {"Y": 1}, {}, None, "Nothing is set"),
+        (BOW, {"Y": 1}, ONE, {"Y": 1}, "name the same ones in both"),
+        ("U [latent]; U -> {X Y}; X -> Y", {"U": 1}, ONE, None, "is latent"),
+        ("{A B C D E} -> X -> Y; X <-> Y", {"Y": 1}, ONE, None, "Merge levels"),
+    ],
+)
+def test_questions_that_are_refused(
+    text: str, outcome: object, do: object, versus: object, message: str
+) -> None:
+    network = random_network(parse(text), seed=0, largest=2)
+    with pytest.raises(ValueError, match=message):
+        bounds.effect(text, network, outcome, do=do, versus=versus)
+
+
+# --------------------------------------------------------------------- probabilities of causation
+
+DRUG = {"drug": (0, 1), "death": (0, 1)}
+CASE = ({"death": 1}, {"do": {"drug": 1}, "versus": {"drug": 0}})
+
+
+def ends(bound: Bounds) -> tuple[float, float]:
+    return bound.lower, bound.upper
+
+
+def test_the_drug_of_the_lawsuit() -> None:
+    """Pearl (2009), sec. 9.3.4, table 9.2: experiment 16 and 14 of 1000, seen 2 and 28 of 1000."""
+    joint = Table(torch.tensor([[972.0, 28.0], [998.0, 2.0]]) / 2000, DRUG)
+    found = bounds.causation(joint, CASE[0], **CASE[1], experiment=(0.016, 0.014))
+    assert ends(found.necessary) == pytest.approx((1.0, 1.0))
+    assert ends(found.both) == pytest.approx((0.002, 0.016))
+    rows = {"drug": [1] * 1000 + [0] * 1000, "death": [1] * 16 + [0] * 984 + [1] * 14 + [0] * 986}
+    again = bounds.causation(joint, CASE[0], **CASE[1], experiment=rows)
+    assert ends(again.both) == pytest.approx(ends(found.both))
+
+
+def test_radiation_and_leukaemia() -> None:
+    """Finkelstein & Levin (1990); Pearl (2009), table 9.1: under both assumptions PN is the ERR."""
+    counts = torch.tensor([[59010.0, 16.0], [69130.0, 30.0]]).double()
+    joint = Table(counts / counts.sum(), DRUG)
+    found = bounds.causation(joint, CASE[0], **CASE[1], monotone=True, exogenous=True)
+    high, low = 30 / 69160, 16 / 59026
+    assert ends(found.necessary) == pytest.approx(((high - low) / high,) * 2, rel=1e-6)
+    assert ends(found.sufficient) == pytest.approx(((high - low) / (1 - low),) * 2, rel=1e-6)
+    assert ends(found.both) == pytest.approx((high - low,) * 2, rel=1e-6)
+
+
+@given(st.integers(0, 10_000))
+def test_the_program_is_the_closed_form_of_tian_and_pearl(seed: int) -> None:
+    """Tian & Pearl (2000), eqs. 30 to 36; the truth of the model lies inside."""
+    network = random_network(parse(BOW), seed=seed, largest=2)
+    joint, set_ = network.joint(), network.interventional(["Y"], do=["X"])
+    arms = (set_.at(Y=1, X=1), set_.at(Y=1, X=0))
+    found = bounds.causation(joint, {"Y": 1}, do=ONE, versus=ZERO, experiment=arms)
+    xy, other, neither = joint.at(X=1, Y=1), joint.at(X=0, Y=1), joint.at(X=0, Y=0)
+    x_not_y, y = joint.at(X=1, Y=0), joint.marginal(["Y"]).at(Y=1)
+    treated, control = arms
+    assert ends(found.both) == pytest.approx(
+        (
+            max(0, treated - control, y - control, treated - y),
+            min(treated, 1 - control, xy + neither, treated - control + x_not_y + other),
+        ),
+        abs=1e-8,
+    )
+    assert ends(found.necessary) == pytest.approx(
+        (max(0, (y - control) / xy), min(1, (1 - control - neither) / xy)), abs=1e-6
+    )
+    assert ends(found.sufficient) == pytest.approx(
+        (max(0, (treated - y) / neither), min(1, (treated - xy) / neither)), abs=1e-6
+    )
+
+
+def test_exogeneity_alone() -> None:
+    """Pearl (2009), eqs. 9.15 to 9.17."""
+    joint = random_network(parse("X -> Y"), seed=2, largest=2).joint()
+    found = bounds.causation(joint, {"Y": 1}, do=ONE, versus=ZERO, exogenous=True)
+    treated, control = (joint.at(X=x, Y=1) / joint.marginal(["X"]).at(X=x) for x in (1, 0))
+    low, high = max(0, treated - control), min(treated, 1 - control)
+    assert ends(found.both) == pytest.approx((low, high))
+    assert ends(found.necessary) == pytest.approx((low / treated, high / treated))
+    assert ends(found.sufficient) == pytest.approx((low / (1 - control), high / (1 - control)))
+    assert "assumed exogenous" in str(found)
+
+
+def test_data_and_assumptions_that_contradict_each_other() -> None:
+    joint = Table(torch.tensor([[0.4, 0.1], [0.4, 0.1]]), DRUG)
+    with pytest.raises(ValueError, match=r"contradict each other.*different populations\."):
+        bounds.causation(joint, CASE[0], **CASE[1], experiment=(0.9, 0.2))
+    with pytest.raises(ValueError, match="monotonicity does not hold"):
+        bounds.causation(joint, CASE[0], **CASE[1], experiment=(0.1, 0.3), monotone=True)
+    with pytest.raises(ValueError, match=r"not in \[0, 1\]"):
+        bounds.causation(joint, CASE[0], **CASE[1], experiment=(1.2, 0.3))
+    with pytest.raises(ValueError, match="two, and all"):
+        three = Table(torch.full((3, 2), 1 / 6), {"drug": (0, 1, 2), "death": (0, 1)})
+        bounds.causation(three, CASE[0], **CASE[1])
+    with pytest.raises(ValueError, match="probability zero"):
+        bounds.causation(Table(torch.tensor([[0.5, 0.1], [0.4, 0.0]]), DRUG), CASE[0], **CASE[1])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_frechet(p: list[float]) -> None:
+    every, any_ = bounds.conjunction(*p), bounds.disjunction(*p)
+    independent = torch.tensor(p, dtype=torch.float64)
+    assert every.lower - 1e-12 <= float(independent.prod()) <= every.upper + 1e-12
+    assert any_.lower - 1e-12 <= 1 - float((1 - independent).prod()) <= any_.upper + 1e-12
+    assert every.lower == pytest.approx(1 - bounds.disjunction(*[1 - x for x in p]).upper)
+
+
+def test_frechet_refuses_what_is_no_probability() -> None:
+    with pytest.raises(ValueError, match="Probabilities came as"):
+        bounds.conjunction(0.5, 1.5)
+    with pytest.raises(ValueError, match="Probabilities came as"):
+        bounds.disjunction()
