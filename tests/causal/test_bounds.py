@@ -99,6 +99,8 @@ GRAPHS = [
     IV,
     BOW,
     "Z -> X -> Y; C -> {X Y}; X <-> Y",
+    "Z -> X -> Y; {C D} -> X; {C D} -> Y; X <-> Y; C <-> D",
+    "C -> X -> Y; D -> Y; X <-> Y; C <-> D",
     "X -> M -> Y; X <-> M",
     "X -> M -> Y; M <-> Y; X <-> Y; X <-> M",
     "U [latent]; U -> {X M Y}; X -> M -> Y",
@@ -152,7 +154,7 @@ def test_an_instrument_narrows_natural_bounds_and_more_levels_work() -> None:
 
 
 def test_a_district_of_three_is_sharp_only_with_one_common_cause() -> None:
-    several, one = GRAPHS[4:6]
+    several, one = GRAPHS[6:8]
     assert project(parse(several)).edges == project(parse(one)).edges
     network = random_network(parse(one), seed=0, largest=2)
     joint = network.joint()
@@ -186,6 +188,22 @@ def test_no_overlap_leaves_the_program_open_instead_of_undefined() -> None:
     assert (found.lower, found.upper) == pytest.approx((0.0, 0.5))
 
 
+def test_a_covariate_of_all_splits_the_program_and_changes_nothing() -> None:
+    """P(y | do(x)) = sum_c P(c) P(y | do(x), c): the bounds are the mean of those at each c."""
+    network = random_network(parse("Z -> X -> Y; C -> {X Y}; X <-> Y"), seed=5, largest=2)
+    joint = network.joint()
+    found = bounds.effect(network.graph, joint, {"Y": 1}, do=ONE, versus=ZERO)
+    assert "at each value of C" in found.how
+    mean = [0.0, 0.0]
+    for c in joint.levels["C"]:
+        share = joint.marginal(["C"]).at(C=c)
+        part = joint.at(C=c)
+        inside = Table(part.values / share, part.levels)
+        one = bounds.effect(IV, inside, {"Y": 1}, do=ONE, versus=ZERO)
+        mean = [mean[0] + share * one.lower, mean[1] + share * one.upper]
+    assert (found.lower, found.upper) == pytest.approx(tuple(mean), abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("text", "outcome", "do", "versus", "message"),
     [
@@ -197,7 +215,7 @@ def test_no_overlap_leaves_the_program_open_instead_of_undefined() -> None:
         (BOW, {"Y": 1}, {}, None, "Nothing is set"),
         (BOW, {"Y": 1}, ONE, {"Y": 1}, "name the same ones in both"),
         ("U [latent]; U -> {X Y}; X -> Y", {"U": 1}, ONE, None, "is latent"),
-        ("{A B C D E} -> X -> Y; X <-> Y", {"Y": 1}, ONE, None, "Merge levels"),
+        ("{A B C D E} -> X -> Y; X <-> Y; F -> Y", {"Y": 1}, ONE, None, "Merge levels"),
     ],
 )
 def test_questions_that_are_refused(
