@@ -63,6 +63,7 @@ def test_published_hedges(text: str, y: list[str], x: list[str]) -> None:
     with pytest.raises(NotIdentifiable, match=r"not identified.*bounds\.effect") as caught:
         identify(text, y, do=x)
     hold_to(caught.value, parse(text))
+    assert ("instrument gives it: Z" in str(caught.value)) == (text == "Z -> X -> Y; X <-> Y")
 
 
 def test_napkin_is_the_same_at_every_value_of_w2() -> None:
