@@ -28,8 +28,8 @@ class Estimand:
         expression: the effect in probabilities of observed variables.
         strategy: what kind of expression it is: "adjustment", "front door", "no effect" (the
             outcome is no effect of what is done), or "general".
-        adjustment: the adjustment set of that strategy.
-        mediators: the front-door set of that strategy.
+        adjustment: the set that is adjusted for, in the effect of `effective` on the outcome.
+        mediators: the front-door set, of the same effect.
         graph: the projected graph over the observed variables.
     """
 
@@ -50,6 +50,11 @@ class Estimand:
     @property
     def _asked(self) -> tuple[str, ...]:
         return (*self.outcome, *self.do, *self.given)
+
+    @property
+    def effective(self) -> tuple[str, ...]:
+        """The intervened nodes that act on the outcome; setting the others changes nothing."""
+        return tuple(v for v in self.do if v in free(self.expression))
 
     @property
     def arbitrary(self) -> tuple[str, ...]:
@@ -118,6 +123,8 @@ class Estimand:
             lines.append(f"  strategy: front door through {', '.join(self.mediators)}")
         else:
             lines.append(f"  strategy: {self.strategy}")
+        if idle := [v for v in self.do if v not in self.effective]:
+            lines.append(f"  setting {', '.join(idle)} changes nothing")
         if self.arbitrary:
             names = ", ".join(self.arbitrary)
             lines.append(f"  at any value of {names}; on data, averaged over P({names})")

@@ -31,13 +31,13 @@ def recognise(estimand: Estimand) -> Estimand:
         >>> estimand.strategy, estimand.adjustment
         ('adjustment', ('S',))
     """
-    if not free(estimand.expression).intersection(estimand.do):
+    if not estimand.effective:
         return dataclasses.replace(estimand, strategy="no effect")
     if (z := _adjustment(estimand)) is not None:
         return dataclasses.replace(estimand, strategy="adjustment", adjustment=z)
     if estimand.given:
         return estimand
-    graph, x, y = estimand.graph, estimand.do, estimand.outcome
+    graph, x, y = estimand.graph, estimand.effective, estimand.outcome
     place = {v: i for i, v in enumerate(order(graph))}
     for smallest in adjustment_sets(graph, x, y, kind="minimum"):
         formula = reduce(adjusted(y, x, smallest, place), graph, place)
@@ -79,8 +79,7 @@ def front_door(
 
 def _adjustment(estimand: Estimand) -> tuple[str, ...] | None:
     """z if the expression is sum_z P(y | x, z, c) P(z | c), c what is given."""
-    y, c = set(estimand.outcome), set(estimand.given)
-    x = free(estimand.expression).intersection(estimand.do)  # the others have no effect
+    y, x, c = (set(s) for s in (estimand.outcome, estimand.effective, estimand.given))
     whole = estimand.expression
     over, body = (whole.over, whole.body) if isinstance(whole, Sum) else ((), whole)
     z = set(over)

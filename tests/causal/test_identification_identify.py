@@ -8,7 +8,15 @@ import pytest
 
 import causal
 from causal.graph import observed, order, parse, project, to_text
-from causal.identification import NotIdentifiable, identify, random_network, verify, witnesses
+from causal.identification import (
+    NotIdentifiable,
+    identify,
+    is_adjustment_set,
+    is_front_door_set,
+    random_network,
+    verify,
+    witnesses,
+)
 from causal.identification.algorithms import idc
 from causal.identification.estimand import Estimand
 from causal.identification.verify import largest_error
@@ -89,6 +97,11 @@ def test_effects_in_random_graphs_are_right_or_have_a_hedge() -> None:
             continue
         kinds["identified"] += 1
         assert largest_error(estimand, random_network(graph, seed=seed)) < 1e-9, describe(seed)
+        if estimand.strategy == "adjustment" and not z:
+            valid = is_adjustment_set(graph, estimand.effective, y, estimand.adjustment)
+            assert valid, describe(seed)
+        if estimand.strategy == "front door":
+            assert is_front_door_set(graph, estimand.effective, y, estimand.mediators)
     assert min(kinds.values()) > 40
 
 
@@ -119,6 +132,12 @@ def test_the_graph_stays_as_it_is() -> None:
     before = (dict(graph.nodes(data=True)), list(graph.edges))
     identify(graph, "Y", do="X")
     assert (dict(graph.nodes(data=True)), list(graph.edges)) == before
+
+
+def test_what_is_set_to_no_effect_is_named() -> None:
+    estimand = identify("X -> Y -> W", "Y", do=["X", "W"])
+    assert (estimand.effective, estimand.strategy) == (("X",), "adjustment")
+    assert "setting W changes nothing" in str(estimand)
 
 
 def test_conditional_failure_names_the_question() -> None:
