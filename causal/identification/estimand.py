@@ -5,16 +5,20 @@ numbers, the strategy names the family of estimators that the expression belongs
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import torch
 
+from causal.graph import GraphLike
 from causal.identification.evaluation import average, empty_strata, evaluate
 from causal.identification.expressions import Expression, free, latex, symbol, text, variables
 from causal.identification.hedge import words
 from causal.identification.tables import Label, Table, as_table, spread
 from pgm.schema.columns import listing
+
+if TYPE_CHECKING:
+    from causal.identification.verify import Verification
 
 
 @dataclass(frozen=True)
@@ -105,14 +109,16 @@ class Estimand:
             raise ValueError(self._no_overlap(joint, values))
         return chosen
 
-    def verify(self, *, models: int = 20, seed: int = 0) -> Any:
-        """Compares the expression with the truth in random models over the graph.
+    def verify(
+        self, graph: GraphLike | None = None, *, models: int = 20, seed: int = 0
+    ) -> "Verification":
+        """Compares the expression with the truth in random models over a graph, its own by default.
 
         See `causal.identification.verify`.
         """
         from causal.identification.verify import verify
 
-        return verify(self, models=models, seed=seed)
+        return verify(self, graph, models=models, seed=seed)
 
     def __str__(self) -> str:
         lines = [f"{self.question} = {text(self.expression, self._asked)}"]
@@ -123,7 +129,7 @@ class Estimand:
             lines.append(f"  strategy: front door through {', '.join(self.mediators)}")
         else:
             lines.append(f"  strategy: {self.strategy}")
-        if idle := [v for v in self.do if v not in self.effective]:
+        if self.effective and (idle := [v for v in self.do if v not in self.effective]):
             lines.append(f"  setting {', '.join(idle)} changes nothing")
         if self.arbitrary:
             names = ", ".join(self.arbitrary)

@@ -5,6 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import causal
+import causal.examples
 from causal import bounds
 from causal.graph import parse, project
 from causal.identification import (
@@ -116,6 +118,14 @@ def test_the_truth_lies_inside(text: str) -> None:
         found = bounds.effect(text, network, {"Y": 1}, do=ONE, versus=ZERO)
         assert found.lower - 1e-9 <= true_effect(network) <= found.upper + 1e-9
         assert -1 - 1e-9 <= found.lower < found.upper <= 1 + 1e-9
+
+
+def test_the_bounds_of_the_example() -> None:
+    table = causal.examples.instrument
+    arms = {"do": ONE, "versus": ZERO}
+    found = bounds.effect(table.graph, table.rows, {"Y": 1}, **arms)
+    published = [value for question, value in table.answers.items() if "bound" in question]
+    assert [found.lower, found.upper] == pytest.approx(published, abs=5e-4)
 
 
 def test_bounds_meet_where_the_effect_is_identified() -> None:

@@ -2,11 +2,13 @@
 
 import itertools
 import random
+import re
 
 import networkx as nx
 import pytest
 
 import causal
+import causal.examples
 from causal.graph import observed, order, parse, project, to_text
 from causal.identification import (
     NotIdentifiable,
@@ -21,6 +23,7 @@ from causal.identification.algorithms import idc
 from causal.identification.estimand import Estimand
 from causal.identification.verify import largest_error
 
+EXAMPLES = [e for e in vars(causal.examples).values() if isinstance(e, causal.examples.Example)]
 # Back door and front door: Pearl (2009), eqs. 3.19 and 3.29. Napkin: Pearl & Mackenzie (2018), The
 # Book of Why, ch. 7. M-bias: Greenland, Pearl & Robins (1999). Two treatments: Pearl & Robins
 # (1995).
@@ -82,6 +85,26 @@ def test_napkin_is_the_same_at_every_value_of_w2() -> None:
         r"P(Y \mid \mathrm{do}(X)) = \frac{\sum_{W_{1}} P(X, Y \mid W_{1}, W_{2}) P(W_{1})}"
         r"{\sum_{W_{1}} P(X \mid W_{1}, W_{2}) P(W_{1})}"
     )
+
+
+@pytest.mark.parametrize("name", [e.name for e in EXAMPLES])
+def test_examples(name: str) -> None:
+    (example,) = (e for e in EXAMPLES if e.name == name)
+    try:
+        estimand = identify(example.graph, example.outcome, do=example.treatment)
+    except NotIdentifiable as error:
+        assert not example.identified
+        hold_to(error, example.graph)
+        return
+    assert example.identified
+    assert verify(estimand, models=2).right
+    for question, value in example.answers.items():
+        if match := re.fullmatch(r"P\((\w+)=(\w+) \| do\((\w+)=(\w+)\)\)", question):
+            y, b, x, a = match.groups()
+            data = example.scm() if example.mechanisms else example.frame
+            table = estimand.evaluate(data)
+            labels = {str(label): label for k in (x, y) for label in table.levels[k]}
+            assert table.at(**{x: labels[a], y: labels[b]}) == pytest.approx(value, abs=1e-4)
 
 
 def test_effects_in_random_graphs_are_right_or_have_a_hedge() -> None:
