@@ -128,6 +128,24 @@ def test_effects_in_random_graphs_are_right_or_have_a_hedge() -> None:
     assert min(kinds.values()) > 40
 
 
+def test_bounds_hold_the_truth_in_random_graphs() -> None:
+    kinds = {"identified": 0, "linear": 0}
+    for seed in range(400, 460):
+        graph, y, x, _ = random_question(seed)
+        network = random_network(graph, seed=seed, largest=2)
+        one, zero, event = (dict.fromkeys(names, k) for names, k in ((x, 1), (x, 0), (y, 1)))
+        table = network.interventional(y, do=x)
+        truth = table.at(**event, **one) - table.at(**event, **zero)
+        try:
+            found = causal.bounds.effect(graph, network, event, do=one, versus=zero)
+        except ValueError as refused:
+            assert "polynomial" in str(refused) or "response types" in str(refused)
+            continue
+        kinds[found.how.split()[0]] += 1
+        assert found.lower - 1e-8 <= truth <= found.upper + 1e-8, describe(seed)
+    assert min(kinds.values()) > 10
+
+
 def test_id_itself_is_right_before_anything_is_simplified_by_the_graph() -> None:
     for seed in range(300, 400):
         graph, y, x, z = random_question(seed)
