@@ -98,7 +98,8 @@ class Estimand:
             0.25
         """
         joint = self._joint(data)
-        table = average(evaluate(self.expression, joint), joint, self.arbitrary)
+        table = evaluate(self.expression, joint)
+        table = average(table, joint, self.arbitrary, self.outcome)
         levels = {name: joint.levels[name] for name in self._asked}
         shape = [len(labels) for labels in levels.values()]
         cells = spread(table, levels).expand(shape)

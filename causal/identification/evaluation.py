@@ -44,19 +44,24 @@ def evaluate(expression: Expression, joint: Table) -> Table:
             return divide_tables(evaluate(numerator, joint), evaluate(denominator, joint))
 
 
-def average(table: Table, joint: Table, arbitrary: Iterable[str]) -> Table:
+def average(table: Table, joint: Table, arbitrary: Iterable[str], outcome: Iterable[str]) -> Table:
     """The mean over variables at any value of which a table should be the same.
 
-    The weights are their joint probabilities, at those of their values where the table is defined.
+    The weights are their joint probabilities, at those of their values where the table is defined
+    for every outcome, so that a distribution stays one.
     """
     names = [name for name in arbitrary if name in table.axes]
     if not names:
         return table
     left = {name: v for name, v in table.levels.items() if name not in names}
     levels = {**left, **{name: table.levels[name] for name in names}}
+    outcome = set(outcome)
     cells = spread(table, levels).reshape(*(len(v) for v in left.values()), -1)
     weight = joint.marginal(names).values.flatten()
     bad = cells.isnan()
+    for axis, name in enumerate(left):
+        if name in outcome:
+            bad = bad.any(axis, keepdim=True).expand_as(bad)
     weight = torch.where(bad, 0.0, weight)
     mean = torch.where(bad, 0.0, cells * weight).sum(-1) / weight.sum(-1)
     return Table(mean, left)

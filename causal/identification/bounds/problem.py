@@ -155,7 +155,7 @@ def _term(G: nx.DiGraph, joint: Table, part: set[str], axes: set[str]) -> Table 
     except NotIdentifiable:
         return None
     table = evaluate(expression, joint)
-    return average(table, joint, [name for name in table.axes if name not in axes])
+    return average(table, joint, [v for v in table.axes if v not in axes], part)
 
 
 def _is_defined(table: Table, arms: Arms) -> bool:
