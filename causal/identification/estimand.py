@@ -145,12 +145,12 @@ class Estimand:
 
     def _no_overlap(self, joint: Table, values: dict[str, Label]) -> str:
         fixed = {name: label for name, label in values.items() if name not in self.outcome}
-        strata = empty_strata(self.expression, joint, fixed)
-        who = "no row is" if joint.rows else "no probability is"
+        strata = empty_strata(self.expression, joint, [*self.do, *self.given], fixed)
+        who = "no row is in" if joint.rows else "have probability zero"
+        named = f": {listing([f'({stratum})' for stratum in strata], 4)}" if strata else ""
         return (
-            f"{self.question} cannot be computed{_at(values)}: it needs strata that {who} in: "
-            f"{listing([f'({s})' for s in strata], 4)}. Without overlap the data say nothing "
-            "there. Ask for values that are supported, merge levels, or fit a model that "
+            f"{self.question} cannot be computed{_at(values)}: it needs strata that {who}{named}. "
+            "Without overlap the data say nothing there. Ask for values that are supported, merge levels, or fit a model that "
             "extrapolates on purpose; bounds need no overlap."
         )
 

@@ -38,11 +38,10 @@ class Hedge:
     arrows: Arrows
 
     def __str__(self) -> str:
-        met = [x for x in self.do if x in self.larger]
+        met = " and ".join(x for x in self.do if x in self.larger)
         return (
-            f"Unseen common causes connect {{{', '.join(self.larger)}}}, and also "
-            f"{{{', '.join(self.smaller)}}} without {' and '.join(met)}; both act on "
-            f"{', '.join(self.outcome)} through {', '.join(self.roots)}. Two models can therefore "
+            f"Unseen common causes connect {{{', '.join(self.larger)}}}, and what they do to "
+            f"{{{', '.join(self.smaller)}}} cannot be told from what {met} does: two models can "
             "agree on everything observed and differ in this effect (a hedge)."
         )
 

@@ -68,7 +68,7 @@ def test_an_empty_stratum_is_an_error_that_names_it(kidney: Estimand) -> None:
     with pytest.raises(ValueError, match=r"at treatment=1.*\(size=1, treatment=1\).*overlap"):
         kidney.evaluate(rows, treatment=1)
     assert kidney.evaluate(rows, treatment=0, success=1) == pytest.approx(0.75)
-    with pytest.raises(ValueError, match="no row is in"):
+    with pytest.raises(ValueError, match=r"no row is in: \(size=1, treatment=1\)"):
         kidney.evaluate(rows)
 
 
