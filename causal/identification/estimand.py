@@ -150,8 +150,8 @@ class Estimand:
         named = f": {listing([f'({stratum})' for stratum in strata], 4)}" if strata else ""
         return (
             f"{self.question} cannot be computed{_at(values)}: it needs strata that {who}{named}. "
-            "Without overlap the data say nothing there. Ask for values that are supported, merge levels, or fit a model that "
-            "extrapolates on purpose; bounds need no overlap."
+            "Without overlap the data say nothing there. Ask for values that are supported, merge "
+            "levels, or fit a model that extrapolates on purpose; bounds need no overlap."
         )
 
 

@@ -27,7 +27,7 @@ BINARY = {"Z": (0, 1), "X": (0, 1), "Y": (0, 1)}
 ONE, ZERO = {"X": 1}, {"X": 0}
 
 # P(x, y | z), axes z, x, y. Lipid Research Clinics program, cholestyramine, dichotomised by Efron &
-# Feldman (1991): Balke & Pearl (1997); Pearl (2009), sec. 8.2.3.
+# Feldman (1991): Balke & Pearl (1997); Pearl (2009), sec. 8.2.6.
 LIPID = torch.tensor([[[0.919, 0.081], [0.0, 0.0]], [[0.315, 0.073], [0.139, 0.473]]])
 # Vitamin A and survival in Sumatra, Sommer & Zeger (1991): Balke & Pearl (1997), table 1.
 VITAMIN = torch.tensor([[[74.0, 11514.0], [0.0, 0.0]], [[34.0, 2385.0], [12.0, 9663.0]]])
@@ -57,7 +57,7 @@ def test_vitamin_a_as_published() -> None:
 
 
 def balke_pearl(p: torch.Tensor) -> tuple[float, float]:
-    """The closed form of the effect's bounds, eight terms each: Pearl (2009), eqs. 8.14 and 8.15.
+    """The closed form of the effect's bounds, eight terms each: Balke & Pearl (1997).
 
     p[z, x, y] = P(x, y | z).
     """

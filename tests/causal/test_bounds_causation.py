@@ -43,7 +43,7 @@ def test_radiation_and_leukaemia() -> None:
 
 @given(st.integers(0, 10_000))
 def test_the_program_is_the_closed_form_of_tian_and_pearl(seed: int) -> None:
-    """Tian & Pearl (2000), eqs. 30 to 36; the truth of the model lies inside."""
+    """Tian & Pearl (2000), with an experiment and nothing assumed."""
     network = random_network(parse("X -> Y; X <-> Y"), seed=seed, largest=2)
     joint, set_ = network.joint(), network.interventional(["Y"], do=["X"])
     arms = (set_.at(Y=1, X=1), set_.at(Y=1, X=0))
@@ -67,7 +67,7 @@ def test_the_program_is_the_closed_form_of_tian_and_pearl(seed: int) -> None:
 
 
 def test_exogeneity_alone() -> None:
-    """Pearl (2009), eqs. 9.15 to 9.17."""
+    """Pearl (2009), sec. 9.2.2: PNS, and PN and PS as shares of P(y | x) and P(y' | x')."""
     joint = random_network(parse("X -> Y"), seed=2, largest=2).joint()
     found = bounds.causation(joint, {"Y": 1}, do=ONE, versus=ZERO, exogenous=True)
     treated, control = (joint.at(X=x, Y=1) / joint.marginal(["X"]).at(X=x) for x in (1, 0))

@@ -25,7 +25,7 @@ from causal.identification.verify import largest_error
 
 EXAMPLES = [e for e in vars(causal.examples).values() if isinstance(e, causal.examples.Example)]
 # Back door and front door: Pearl (2009), eqs. 3.19 and 3.29. Napkin: Pearl & Mackenzie (2018), The
-# Book of Why, ch. 7. M-bias: Greenland, Pearl & Robins (1999). Two treatments: Pearl & Robins
+# Book of Why, ch. 7. M-bias: Greenland, Pearl & Robins (1999). Two treatments: after Pearl & Robins
 # (1995).
 KNOWN = [
     ("S -> T -> Y; S -> Y", "Y", "T", (), "Σ_S P(Y | S, T) P(S)", "adjustment"),
@@ -46,7 +46,7 @@ KNOWN = [
     ("Z -> {X Y}; X -> Y", "Y", "X", "Z", "P(Y | Z, X)", "adjustment"),
     ("X -> Y -> W; X -> W", ["Y", "W"], "X", (), "P(Y, W | X)", "adjustment"),
 ]
-# A path of bidirected edges joins X to a child of it that acts on Y: Tian & Pearl (2002), thm. 3.
+# A path of bidirected edges joins X to a child of it that acts on Y: Tian & Pearl (2002).
 UNKNOWN = [
     ("X -> Y; X <-> Y", ["Y"], ["X"]),
     ("Z -> X -> Y; X <-> Y", ["Y"], ["X"]),

@@ -4,7 +4,7 @@ PN = P(y' under x' | x, y), PS = P(y under x | x', y') and PNS = P(y under x, y'
 2009, defs. 9.2.1 to 9.2.3). Every person is of one of eight types: what x she had, and what y would
 be under x and under x'. All that data and assumptions say is linear in the types' probabilities, so
 that their sharp bounds are linear programs; without assumptions they are those of Tian & Pearl
-(2000, Annals of Mathematics and AI 28, eqs. 30 to 36).
+(2000, Probabilities of causation, Annals of Mathematics and AI 28).
 """
 
 from dataclasses import dataclass
