@@ -95,7 +95,8 @@ def idc(graph: nx.DiGraph, y: Iterable[str], x: Iterable[str], z: Iterable[str] 
 def district_factor(graph: nx.DiGraph, district: Set[str]) -> Expression:
     """Q of a district S: P(s | do(all else)) = prod_{i: V_i in S} P(v_i | v^(i-1)).
 
-    Tian & Pearl (2002), lemma 1 (iii); a function of S and its parents alone.
+    Tian & Pearl (2002, A general identification condition for causal effects); it is a function of
+    S and its parents alone.
 
     Example:
         >>> from causal.graph import parse

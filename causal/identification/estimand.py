@@ -5,16 +5,20 @@ numbers, the strategy names the family of estimators that the expression belongs
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import torch
 
+from causal.graph import GraphLike
 from causal.identification.evaluation import average, empty_strata, evaluate
 from causal.identification.expressions import Expression, free, latex, symbol, text, variables
 from causal.identification.hedge import words
 from causal.identification.tables import Label, Table, as_table, spread
 from pgm.schema.columns import listing
+
+if TYPE_CHECKING:
+    from causal.identification.verify import Verification
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class Estimand:
         expression: the effect in probabilities of observed variables.
         strategy: what kind of expression it is: "adjustment", "front door", "no effect" (the
             outcome is no effect of what is done), or "general".
-        adjustment: the adjustment set of that strategy.
-        mediators: the front-door set of that strategy.
+        adjustment: the set that is adjusted for, in the effect of `effective` on the outcome.
+        mediators: the front-door set, of the same effect.
         graph: the projected graph over the observed variables.
     """
 
@@ -50,6 +54,11 @@ class Estimand:
     @property
     def _asked(self) -> tuple[str, ...]:
         return (*self.outcome, *self.do, *self.given)
+
+    @property
+    def effective(self) -> tuple[str, ...]:
+        """The intervened nodes that act on the outcome; setting the others changes nothing."""
+        return tuple(v for v in self.do if v in free(self.expression))
 
     @property
     def arbitrary(self) -> tuple[str, ...]:
@@ -89,7 +98,8 @@ class Estimand:
             0.25
         """
         joint = self._joint(data)
-        table = average(evaluate(self.expression, joint), joint, self.arbitrary)
+        table = evaluate(self.expression, joint)
+        table = average(table, joint, self.arbitrary, self.outcome)
         levels = {name: joint.levels[name] for name in self._asked}
         shape = [len(labels) for labels in levels.values()]
         cells = spread(table, levels).expand(shape)
@@ -100,14 +110,16 @@ class Estimand:
             raise ValueError(self._no_overlap(joint, values))
         return chosen
 
-    def verify(self, *, models: int = 20, seed: int = 0) -> Any:
-        """Compares the expression with the truth in random models over the graph.
+    def verify(
+        self, graph: GraphLike | None = None, *, models: int = 20, seed: int = 0
+    ) -> "Verification":
+        """Compares the expression with the truth in random models over a graph, its own by default.
 
         See `causal.identification.verify`.
         """
         from causal.identification.verify import verify
 
-        return verify(self, models=models, seed=seed)
+        return verify(self, graph, models=models, seed=seed)
 
     def __str__(self) -> str:
         lines = [f"{self.question} = {text(self.expression, self._asked)}"]
@@ -118,6 +130,8 @@ class Estimand:
             lines.append(f"  strategy: front door through {', '.join(self.mediators)}")
         else:
             lines.append(f"  strategy: {self.strategy}")
+        if self.effective and (idle := [v for v in self.do if v not in self.effective]):
+            lines.append(f"  setting {', '.join(idle)} changes nothing")
         if self.arbitrary:
             names = ", ".join(self.arbitrary)
             lines.append(f"  at any value of {names}; on data, averaged over P({names})")
@@ -131,13 +145,13 @@ class Estimand:
 
     def _no_overlap(self, joint: Table, values: dict[str, Label]) -> str:
         fixed = {name: label for name, label in values.items() if name not in self.outcome}
-        strata = empty_strata(self.expression, joint, fixed)
-        who = "no row is" if joint.rows else "no probability is"
+        strata = empty_strata(self.expression, joint, [*self.do, *self.given], fixed)
+        who = "no row is in" if joint.rows else "have probability zero"
+        named = f": {listing([f'({stratum})' for stratum in strata], 4)}" if strata else ""
         return (
-            f"{self.question} cannot be computed{_at(values)}: it needs strata that {who} in: "
-            f"{listing([f'({s})' for s in strata], 4)}. Without overlap the data say nothing "
-            "there. Ask for values that are supported, merge levels, or fit a model that "
-            "extrapolates on purpose; bounds need no overlap."
+            f"{self.question} cannot be computed{_at(values)}: it needs strata that {who}{named}. "
+            "Without overlap the data say nothing there. Ask for values that are supported, merge "
+            "levels, or fit a model that extrapolates on purpose; bounds need no overlap."
         )
 
 

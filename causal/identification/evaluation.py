@@ -44,43 +44,50 @@ def evaluate(expression: Expression, joint: Table) -> Table:
             return divide_tables(evaluate(numerator, joint), evaluate(denominator, joint))
 
 
-def average(table: Table, joint: Table, arbitrary: Iterable[str]) -> Table:
+def average(table: Table, joint: Table, arbitrary: Iterable[str], outcome: Iterable[str]) -> Table:
     """The mean over variables at any value of which a table should be the same.
 
-    The weights are their joint probabilities, at those of their values where the table is defined.
+    The weights are their joint probabilities, at those of their values where the table is defined
+    for every outcome, so that a distribution stays one.
     """
     names = [name for name in arbitrary if name in table.axes]
     if not names:
         return table
     left = {name: v for name, v in table.levels.items() if name not in names}
     levels = {**left, **{name: table.levels[name] for name in names}}
+    outcome = set(outcome)
     cells = spread(table, levels).reshape(*(len(v) for v in left.values()), -1)
     weight = joint.marginal(names).values.flatten()
     bad = cells.isnan()
+    for axis, name in enumerate(left):
+        if name in outcome:
+            bad = bad.any(axis, keepdim=True).expand_as(bad)
     weight = torch.where(bad, 0.0, weight)
     mean = torch.where(bad, 0.0, cells * weight).sum(-1) / weight.sum(-1)
     return Table(mean, left)
 
 
-def empty_strata(expression: Expression, joint: Table, fixed: Mapping[str, Label]) -> list[str]:
+def empty_strata(
+    expression: Expression, joint: Table, asked: Iterable[str], fixed: Mapping[str, Label]
+) -> list[str]:
     """The strata of the expression that have no row, in words, at some fixed values.
 
-    Those are listed whose part without the fixed variables does occur: overlap fails in them.
+    Those are listed whose part without the variables asked about does occur: overlap fails there.
 
     Example:
         >>> joint = Table(torch.tensor([[0.5, 0.0], [0.2, 0.3]]), {"z": (0, 1), "x": (0, 1)})
-        >>> empty_strata(Probability(("y",), ("z", "x")), joint, {"x": 1})
+        >>> empty_strata(Probability(("y",), ("z", "x")), joint, ["x"], {})
         ['z=0, x=1']
     """
-    found: dict[str, None] = {}
+    found, asked = dict[str, None](), set(asked)
     for term in probabilities(expression):
         held = joint.marginal(term.given)
-        others = [name for name in term.given if name not in fixed]
+        others = [name for name in term.given if name not in asked]
         occurs = joint.marginal(others)
         for cell in torch.nonzero(held.values == 0).tolist() if term.given else []:
             labels = {n: held.levels[n][i] for n, i in zip(held.axes, cell, strict=True)}
-            asked = all(fixed.get(n, label) == label for n, label in labels.items())
+            meant = all(fixed.get(n, label) == label for n, label in labels.items())
             rest = {n: labels[n] for n in others}
-            if asked and (not others or occurs.at(**rest) > 0):
+            if meant and (not others or occurs.at(**rest) > 0):
                 found[", ".join(f"{n}={label}" for n, label in labels.items())] = None
     return list(found)

@@ -122,7 +122,7 @@ def text(expression: Expression, taken: Iterable[str] = ()) -> str:
         >>> print(text(Sum(("z",), Product((Probability(("z",), ("x",)), inner)))))
         Σ_z P(z | x) Σ_x' P(y | x', z) P(x')
     """
-    return _Text(str).write(expression, {v: v for v in free(expression).union(taken)})
+    return _Text(str, free(expression).union(taken)).write(expression, {})
 
 
 def latex(expression: Expression, taken: Iterable[str] = ()) -> str:
@@ -133,7 +133,7 @@ def latex(expression: Expression, taken: Iterable[str] = ()) -> str:
         >>> print(latex(Sum(("z",), Product((P(("y",), ("x1", "z")), P(("z",)))))))
         \sum_{z} P(y \mid x_{1}, z) P(z)
     """
-    return _Latex(symbol).write(expression, {v: v for v in free(expression).union(taken)})
+    return _Latex(symbol, free(expression).union(taken)).write(expression, {})
 
 
 def symbol(name: str) -> str:
@@ -154,16 +154,17 @@ def symbol(name: str) -> str:
 
 
 class _Text:
-    """Writes an expression; `scope` maps every name to what it is printed as.
+    """Writes an expression; `scope` maps every bound name to what it is printed as.
 
     Args:
         name: how a printed name looks.
+        taken: names that are not bound.
     """
 
-    bar, ratio, brackets = " | ", "{} / {}", "[{}]"
+    bar = " | "
 
-    def __init__(self, name: Callable[[str], str]) -> None:
-        self.name = name
+    def __init__(self, name: Callable[[str], str], taken: set[str]) -> None:
+        self.name, self.taken = name, taken
 
     def sum(self, names: list[str]) -> str:
         """The sign of a sum."""
@@ -181,7 +182,8 @@ class _Text:
                 ]
                 return " ".join(parts) or "1"
             case Sum(over, body):
-                inner = {**scope, **{v: _fresh(v, set(scope.values())) for v in over}}
+                used = self.taken.union(scope.values())
+                inner = {**scope, **{v: _fresh(v, used) for v in over}}
                 names = [self.name(inner[v]) for v in over]
                 return f"{self.sum(names)} {self._factor(body, inner, not _is_ratio(body))}"
             case Ratio(numerator, denominator):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from causal.graph import ancestors, cut_incoming, districts, subgraph
+from causal.identification.instruments import Instrument
 
 Arrows = tuple[tuple[str, str], ...]
 
@@ -37,11 +38,10 @@ class Hedge:
     arrows: Arrows
 
     def __str__(self) -> str:
-        met = [x for x in self.do if x in self.larger]
+        met = " and ".join(x for x in self.do if x in self.larger)
         return (
-            f"Unseen common causes connect {{{', '.join(self.larger)}}}, and also "
-            f"{{{', '.join(self.smaller)}}} without {' and '.join(met)}; both act on "
-            f"{', '.join(self.outcome)} through {', '.join(self.roots)}. Two models can therefore "
+            f"Unseen common causes connect {{{', '.join(self.larger)}}}, and what they do to "
+            f"{{{', '.join(self.smaller)}}} cannot be told from what {met} does: two models can "
             "agree on everything observed and differ in this effect (a hedge)."
         )
 
@@ -62,15 +62,23 @@ class NotIdentifiable(ValueError):
     Attributes:
         hedge: why.
         question: the probability asked for.
+        instruments: what identifies the effect if it is assumed to be linear.
     """
 
-    def __init__(self, question: str, hedge: Hedge) -> None:
+    def __init__(
+        self, question: str, hedge: Hedge, instruments: tuple[Instrument, ...] = ()
+    ) -> None:
+        linear = (
+            f"If the effect is linear, an instrument gives it: {instruments[0]}. "
+            if instruments
+            else ""
+        )
         super().__init__(
             f"{question} is not identified. {hedge} No amount of such data helps: observe more, "
-            "randomise, or assume more (an instrument with a linear effect, say). For discrete "
-            "variables causal.bounds.effect gives the range that the data leave."
+            f"randomise, or assume more. {linear}For discrete variables causal.bounds.effect gives "
+            "the range that the data leave."
         )
-        self.question, self.hedge = question, hedge
+        self.question, self.hedge, self.instruments = question, hedge, instruments
 
 
 def find_hedge(

@@ -10,6 +10,8 @@ import networkx as nx
 from causal.graph import GraphLike, Nodes, as_graph, check_nodes, latents, order, project
 from causal.identification.algorithms import idc
 from causal.identification.estimand import Estimand
+from causal.identification.hedge import NotIdentifiable
+from causal.identification.instruments import Instrument, instruments
 from causal.identification.simplify import reduce
 from causal.identification.strategy import recognise
 
@@ -47,9 +49,18 @@ def identify(graph: GraphLike, outcome: Nodes, *, do: Nodes, given: Nodes = ()) 
     _check_disjoint(y, x, z)
     projected = project(whole)
     place = {v: i for i, v in enumerate(order(projected))}
-    expression = reduce(idc(projected, y, x, z), projected, place)
+    try:
+        expression = reduce(idc(projected, y, x, z), projected, place)
+    except NotIdentifiable as error:
+        found = _instruments(projected, y, x) if not z else ()
+        raise NotIdentifiable(error.question, error.hedge, found) from None
     outcomes, done, held = (tuple(sorted(s, key=place.__getitem__)) for s in (y, x, z))
     return recognise(Estimand(outcomes, done, held, expression, "general", graph=projected))
+
+
+def _instruments(graph: nx.DiGraph, y: list[str], x: list[str]) -> tuple[Instrument, ...]:
+    """What identifies the effect where it is linear."""
+    return tuple(instruments(graph, x[0], y[0])) if len(x) == len(y) == 1 else ()
 
 
 def _names(nodes: Nodes) -> list[str]:

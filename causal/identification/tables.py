@@ -178,7 +178,8 @@ def as_table(data: Any, names: Sequence[str]) -> Table:
     """The joint distribution of some variables: of a table, a discrete model, or of rows.
 
     Raises:
-        ValueError: a variable that is not there, or one that is not discrete.
+        ValueError: a variable that is not there, or one that is not discrete; a table that does not
+            sum to one.
 
     Example:
         >>> as_table({"X": [0, 1, 1, 1], "Y": [0, 0, 1, 1]}, ["Y"]).values
@@ -190,7 +191,16 @@ def as_table(data: Any, names: Sequence[str]) -> Table:
         data = as_network(data)
     if isinstance(data, Network):
         data = data.joint()
-    return data.marginal(names) if isinstance(data, Table) else tabulate(data, names)
+    if not isinstance(data, Table):
+        return tabulate(data, names)
+    total = float(data.values.sum())
+    if not abs(total - 1.0) < 1e-5 or bool((data.values < 0).any()):
+        raise ValueError(
+            f"The table is no distribution: its cells sum to {total:g}, the least is "
+            f"{float(data.values.min()):g}. Cells are >= 0 and sum to 1; divide counts by their "
+            "sum, in double precision."
+        )
+    return data.marginal(names)
 
 
 def check_size(sizes: Mapping[str, int]) -> None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
+from causal.graph import GraphLike, as_graph, check_nodes
 from causal.identification.estimand import Estimand
 from causal.identification.evaluation import evaluate
+from causal.identification.expressions import variables
 from causal.identification.networks import Network, random_network
 from causal.identification.tables import spread
 
@@ -44,20 +46,31 @@ class Verification:
         )
 
 
-def verify(estimand: Estimand, *, models: int = 20, seed: int = 0) -> Verification:
+def verify(
+    estimand: Estimand, graph: GraphLike | None = None, *, models: int = 20, seed: int = 0
+) -> Verification:
     """Compares an estimand with the truth in random models.
 
     Args:
-        estimand: with its graph.
+        estimand: what is checked.
+        graph: over which the models are drawn; None means the estimand's own. Another one says
+            whether the estimand would still be right if that were the truth.
         models: how many.
         seed: of the first; the others follow.
 
+    Raises:
+        ValueError: a node of the question is not in the graph.
+
     Example:
         >>> from causal.identification import identify
-        >>> verify(identify("X -> Z -> Y; X <-> Y", "Y", do="X")).right
-        True
+        >>> estimand = identify("X -> Z -> Y; X <-> Y", "Y", do="X")
+        >>> verify(estimand).right, verify(estimand, "X -> Z -> Y; X <-> Y; X <-> Z").right
+        (True, False)
     """
-    networks = [random_network(estimand.graph, seed=seed + i) for i in range(models)]
+    whole = estimand.graph if graph is None else as_graph(graph)
+    named = variables(estimand.expression).union(estimand.outcome, estimand.do, estimand.given)
+    check_nodes(whole, sorted(named))
+    networks = [random_network(whole, seed=seed + i) for i in range(models)]
     error = max(largest_error(estimand, network) for network in networks)
     return Verification(estimand.question, error, models)
 

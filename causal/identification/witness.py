@@ -1,6 +1,6 @@
 """Two models that agree on everything observed and differ in the effect, built from a hedge.
 
-Shpitser & Pearl (2008), JMLR 9, thm. 4: all bidirected edges inside F are fair coins, and every
+Shpitser & Pearl (2006, AAAI), thm. 4: all bidirected edges inside F are fair coins, and every
 node of F is the parity of its parents in F and of its coins; in the second model the nodes of F'
 hear only what lies inside F'. Observed, the roots have even parity in both, every coin being heard
 twice. Set x, and in the first model some coin is heard once, so that the parity is a coin itself.

@@ -2,19 +2,30 @@
 
 import itertools
 import random
+import re
 
 import networkx as nx
 import pytest
 
 import causal
+import causal.examples
 from causal.graph import observed, order, parse, project, to_text
-from causal.identification import NotIdentifiable, identify, random_network, verify, witnesses
+from causal.identification import (
+    NotIdentifiable,
+    identify,
+    is_adjustment_set,
+    is_front_door_set,
+    random_network,
+    verify,
+    witnesses,
+)
 from causal.identification.algorithms import idc
 from causal.identification.estimand import Estimand
 from causal.identification.verify import largest_error
 
+EXAMPLES = [e for e in vars(causal.examples).values() if isinstance(e, causal.examples.Example)]
 # Back door and front door: Pearl (2009), eqs. 3.19 and 3.29. Napkin: Pearl & Mackenzie (2018), The
-# Book of Why, ch. 7. M-bias: Greenland, Pearl & Robins (1999). Two treatments: Pearl & Robins
+# Book of Why, ch. 7. M-bias: Greenland, Pearl & Robins (1999). Two treatments: after Pearl & Robins
 # (1995).
 KNOWN = [
     ("S -> T -> Y; S -> Y", "Y", "T", (), "Σ_S P(Y | S, T) P(S)", "adjustment"),
@@ -35,7 +46,7 @@ KNOWN = [
     ("Z -> {X Y}; X -> Y", "Y", "X", "Z", "P(Y | Z, X)", "adjustment"),
     ("X -> Y -> W; X -> W", ["Y", "W"], "X", (), "P(Y, W | X)", "adjustment"),
 ]
-# A path of bidirected edges joins X to a child of it that acts on Y: Tian & Pearl (2002), thm. 3.
+# A path of bidirected edges joins X to a child of it that acts on Y: Tian & Pearl (2002).
 UNKNOWN = [
     ("X -> Y; X <-> Y", ["Y"], ["X"]),
     ("Z -> X -> Y; X <-> Y", ["Y"], ["X"]),
@@ -63,6 +74,7 @@ def test_published_hedges(text: str, y: list[str], x: list[str]) -> None:
     with pytest.raises(NotIdentifiable, match=r"not identified.*bounds\.effect") as caught:
         identify(text, y, do=x)
     hold_to(caught.value, parse(text))
+    assert ("instrument gives it: Z" in str(caught.value)) == (text == "Z -> X -> Y; X <-> Y")
 
 
 def test_napkin_is_the_same_at_every_value_of_w2() -> None:
@@ -73,6 +85,26 @@ def test_napkin_is_the_same_at_every_value_of_w2() -> None:
         r"P(Y \mid \mathrm{do}(X)) = \frac{\sum_{W_{1}} P(X, Y \mid W_{1}, W_{2}) P(W_{1})}"
         r"{\sum_{W_{1}} P(X \mid W_{1}, W_{2}) P(W_{1})}"
     )
+
+
+@pytest.mark.parametrize("name", [e.name for e in EXAMPLES])
+def test_examples(name: str) -> None:
+    (example,) = (e for e in EXAMPLES if e.name == name)
+    try:
+        estimand = identify(example.graph, example.outcome, do=example.treatment)
+    except NotIdentifiable as error:
+        assert not example.identified
+        hold_to(error, example.graph)
+        return
+    assert example.identified
+    assert verify(estimand, models=2).right
+    for question, value in example.answers.items():
+        if match := re.fullmatch(r"P\((\w+)=(\w+) \| do\((\w+)=(\w+)\)\)", question):
+            y, b, x, a = match.groups()
+            data = example.scm() if example.mechanisms else example.frame
+            table = estimand.evaluate(data)
+            labels = {str(label): label for k in (x, y) for label in table.levels[k]}
+            assert table.at(**{x: labels[a], y: labels[b]}) == pytest.approx(value, abs=1e-4)
 
 
 def test_effects_in_random_graphs_are_right_or_have_a_hedge() -> None:
@@ -88,7 +120,30 @@ def test_effects_in_random_graphs_are_right_or_have_a_hedge() -> None:
             continue
         kinds["identified"] += 1
         assert largest_error(estimand, random_network(graph, seed=seed)) < 1e-9, describe(seed)
+        if estimand.strategy == "adjustment" and not z:
+            valid = is_adjustment_set(graph, estimand.effective, y, estimand.adjustment)
+            assert valid, describe(seed)
+        if estimand.strategy == "front door":
+            assert is_front_door_set(graph, estimand.effective, y, estimand.mediators)
     assert min(kinds.values()) > 40
+
+
+def test_bounds_hold_the_truth_in_random_graphs() -> None:
+    kinds = {"identified": 0, "linear": 0}
+    for seed in range(400, 460):
+        graph, y, x, _ = random_question(seed)
+        network = random_network(graph, seed=seed, largest=2)
+        one, zero, event = (dict.fromkeys(names, k) for names, k in ((x, 1), (x, 0), (y, 1)))
+        table = network.interventional(y, do=x)
+        truth = table.at(**event, **one) - table.at(**event, **zero)
+        try:
+            found = causal.bounds.effect(graph, network, event, do=one, versus=zero)
+        except ValueError as refused:
+            assert "polynomial" in str(refused) or "response types" in str(refused)
+            continue
+        kinds[found.how.split()[0]] += 1
+        assert found.lower - 1e-8 <= truth <= found.upper + 1e-8, describe(seed)
+    assert min(kinds.values()) > 10
 
 
 def test_id_itself_is_right_before_anything_is_simplified_by_the_graph() -> None:
@@ -118,6 +173,12 @@ def test_the_graph_stays_as_it_is() -> None:
     before = (dict(graph.nodes(data=True)), list(graph.edges))
     identify(graph, "Y", do="X")
     assert (dict(graph.nodes(data=True)), list(graph.edges)) == before
+
+
+def test_what_is_set_to_no_effect_is_named() -> None:
+    estimand = identify("X -> Y -> W", "Y", do=["X", "W"])
+    assert (estimand.effective, estimand.strategy) == (("X",), "adjustment")
+    assert "setting W changes nothing" in str(estimand)
 
 
 def test_conditional_failure_names_the_question() -> None:

@@ -4,7 +4,7 @@ PN = P(y' under x' | x, y), PS = P(y under x | x', y') and PNS = P(y under x, y'
 2009, defs. 9.2.1 to 9.2.3). Every person is of one of eight types: what x she had, and what y would
 be under x and under x'. All that data and assumptions say is linear in the types' probabilities, so
 that their sharp bounds are linear programs; without assumptions they are those of Tian & Pearl
-(2000, Annals of Mathematics and AI 28, eqs. 30 to 36).
+(2000, Probabilities of causation, Annals of Mathematics and AI 28).
 """
 
 from dataclasses import dataclass
@@ -157,7 +157,8 @@ def _polytope(
         for now, p in zip((1 - y, y), ps, strict=True)
     ]
     if arms is not None:
-        rows += [(UNDER_X, torch.tensor(arms[0])), (UNDER_OTHER, torch.tensor(arms[1]))]
+        treated, control = torch.tensor(arms, dtype=torch.float64)
+        rows += [(UNDER_X, treated), (UNDER_OTHER, control)]
     if monotone:
         rows.append(((1 - UNDER_X) * UNDER_OTHER, torch.zeros(())))
     if exogenous:  # P(types | x) is the same with and without x

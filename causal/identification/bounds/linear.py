@@ -1,7 +1,8 @@
 """The least and largest value of a linear function of response types that fit what was observed.
 
-min and max of c q over q >= 0, A q = b, by HiGHS (Huangfu & Hall 2018) through scipy. Where no q
-fits, the data contradict the assumptions; the least change of b that mends it measures how much.
+min and max of c q over distributions q with A q = b, by HiGHS (Huangfu & Hall 2018) through scipy.
+Where no q fits, the data contradict the assumptions; the least change of b that mends it measures
+how much.
 """
 
 from dataclasses import dataclass
@@ -73,9 +74,9 @@ class Polytope:
         return _solve(cost, rows, torch.cat([b, -b]))
 
     def _minimum(self, c: Tensor, slack: float) -> float:
-        if slack == 0.0:
-            return _solve(c, equal=(self.A, self.b))
         one = torch.ones(1, self.A.shape[1])
+        if slack == 0.0:
+            return _solve(c, equal=(torch.cat([self.A, one]), torch.cat([self.b, one[0, :1]])))
         limits = torch.cat([self.b + slack, slack - self.b])
         return _solve(c, torch.cat([self.A, -self.A]), limits, (one, torch.ones(1)))
 

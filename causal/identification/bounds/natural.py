@@ -2,7 +2,7 @@
 
 P(y, x) <= P(y | do(x)) <= P(y, x) + 1 - P(x) (Robins 1989; Manski 1990): rows that had another x
 could have had any outcome. An instrument gives such bounds at each of its values, and the truth
-lies in all of them (Pearl 2009, sec. 8.2.3); `bounds.effect` is sharper there.
+lies in all of them (Pearl 2009, sec. 8.2.4); `bounds.effect` is sharper there.
 """
 
 from typing import Any

@@ -66,10 +66,6 @@ class Responses:
         levels = {_type(node): tuple(range(len(types)))} | {p: self.levels[p] for p in names}
         return Table(cells.reshape(len(types), *shape, k), {**levels, node: self.levels[node]})
 
-    def matrix(self, axes: Sequence[str]) -> Float[Tensor, "observations types"]:
-        """Which types make which values of the district, at which values of its outer parents."""
-        return self.linear([self.follow(v) for v in self.district], axes)
-
     def linear(self, tables: Sequence[Table], axes: Sequence[str]) -> Float[Tensor, "cells types"]:
         """The product of tables, summed over all but `axes` and the types; a column a type."""
         tables = [*tables, *map(self._all, self.district)]
