@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, get_args
 
+import torch
+from torch import Tensor
+
 from causal.actions import sites_of
 from causal.evidence import Abduction, Rung, factual, is_finite, is_open, without
 from causal.rungs import RULES, run_chains
 from causal.structural import Structural
 from pgm import Model
-from pgm.batch import SEEN, Batch, rows_of
+from pgm.batch import SEEN, Batch, rows_of, take
 from pgm.model import arguments
 from pgm.schema.columns import listing
 from pgm.sites import Run, Site
@@ -28,7 +31,7 @@ _FEW = 10
 """Effective particles below which an answer is warned about."""
 _HEAVY = 0.7
 """k-hat above which weights cannot be trusted (Vehtari et al. 2024)."""
-_OPEN = 64
+_OPEN = 16
 """Open cells up to which chains are run without being asked for."""
 
 
@@ -86,28 +89,49 @@ def _rungs(model: Model, start: Abduction) -> tuple[Rung, ...]:
 def _trusted(
     model: Model, batch: Batch, found: Abduction, particles: int, method: Method
 ) -> Abduction:
-    """Climbs to NUTS where the weights have a heavy tail and few sites are open; else warns."""
+    """Climbs to NUTS in the rows whose weights have a heavy tail, if they are few; else warns."""
     if found.ess is None or found.k is None:
         return found
-    heavy = int((found.k > _HEAVY).sum())
-    few = int((found.ess < _FEW).sum())
-    if not heavy and not few:
+    heavy, few = found.k > _HEAVY, found.ess < _FEW
+    rows = (heavy | few).nonzero().flatten()
+    if not len(rows):
         return found
-    size = rows_of(batch) * len(found.unseen)
     open_ = [found.sites[name] for name in found.unseen]
     smooth = all(s.rows and not is_finite(s) and s.value.is_floating_point() for s in open_)
-    if method == "auto" and found.rung == "importance" and smooth and size <= _OPEN:
-        return run_chains(model, batch, replace(found, ess=None, k=None), particles)
+    small = len(rows) * len(found.unseen) <= _OPEN
+    if method == "auto" and found.rung == "importance" and smooth and small:
+        return _climbed(model, batch, found, rows, particles)
     warnings.warn(
-        f"In {max(few, heavy)} of {rows_of(batch)} rows the weights of the draws are too uneven to "
-        f"trust: fewer than {_FEW} particles carry the weight in {few} (least "
-        f"{float(found.ess.min()):.1f}), and k-hat is above {_HEAVY} in {heavy}. The proposal "
-        "misses the posterior there, and the spread of the answer is too small. Take more "
+        f"In {len(rows)} of {found.n} rows the weights of the draws are too uneven to trust: fewer "
+        f"than {_FEW} particles carry the weight in {int(few.sum())} (least "
+        f"{float(found.ess.min()):.1f}), and k-hat is above {_HEAVY} in {int(heavy.sum())}. The "
+        "proposal misses the posterior there, and the spread of the answer is too small. Take more "
         'particles=, train the guide longer, or use method="NUTS".',
         RuntimeWarning,
         stacklevel=5,
     )
     return found
+
+
+def _climbed(
+    model: Model, batch: Batch, found: Abduction, rows: Tensor, particles: int
+) -> Abduction:
+    """Draws by chains in place of those of some rows."""
+    assert found.ess is not None
+    assert found.k is not None
+    part = replace(found, ess=None, k=None, n=len(rows))
+    chains = run_chains(model, take(batch, rows), part, particles)
+    if len(rows) == found.n:
+        return chains
+    draws = {
+        name: x.unflatten(0, (particles, found.n)).clone() for name, x in found.draws[0].items()
+    }
+    for name, x in chains.draws[0].items():
+        draws[name][:, rows] = x.unflatten(0, (particles, len(rows)))
+    ess, k = found.ess.clone(), found.k.clone()
+    ess[rows], k[rows] = float(particles), torch.nan
+    flat = {name: x.flatten(0, 1) for name, x in draws.items()}
+    return replace(found, draws=(flat,), ess=ess, k=k, r_hat=chains.r_hat)
 
 
 def _refusal(model: Model, start: Abduction, method: Method) -> str:

@@ -112,7 +112,8 @@ class Draws:
             tail = f"; largest k-hat {float(known.max()):.2f}" if len(known) else ""
             yield f"  effective particles: median {median:.1f}, least {least:.1f}{tail}"
         if self.r_hat is not None:
-            yield f"  largest R-hat of the chains: {self.r_hat:.3f}"
+            where = "" if self.rung == "NUTS" else " in the rows whose weights failed"
+            yield f"  largest R-hat of the chains{where}: {self.r_hat:.3f}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,8 @@ from causal.answers import Conditional
 from causal.evidence import Abduction, Enumerated
 from causal.interventions import INTERVENED, unwrap
 from causal.outcomes import categories
+from causal.scm import check_trained
+from causal.structural import Structural
 from causal.worlds import Units, value_of
 from pgm import Model, log_weight
 from pgm.batch import SEEN, Batch, repeat
@@ -61,6 +63,8 @@ def condition(
     """
     batch = prepare(model, _rows(model, evidence))
     base, done = unwrap(model)
+    if isinstance(base, Structural):
+        check_trained(base, set(base.nodes) - set(done))
     with asking(model, seed):
         found = abduct(model, batch, particles=particles, method=method)
         rows = Batch(repeat(found.batch, found.copies))

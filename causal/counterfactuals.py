@@ -20,9 +20,10 @@ from causal.actions import asking, is_shift, words
 from causal.answers import Comparison, Counterfactual
 from causal.couplings import bounds
 from causal.evidence import Abduction
-from causal.interventions import INTERVENED, Intervened, do
+from causal.interventions import INTERVENED, Intervened, do, unwrap
 from causal.mechanisms import Mechanism
 from causal.outcomes import categories
+from causal.scm import check_trained
 from causal.structural import Structural
 from causal.walks import downstream, is_walked
 from causal.worlds import (
@@ -153,6 +154,7 @@ def compare(
     with asking(model, seed):
         acted = [_do(model, each) for each in wanted]
         found = abduct(model, batch, particles=particles, method=method)
+        _check_trained(model, acted, found)
         scenarios = [
             _Scenario(model, a, w, found, batch) for a, w in zip(acted, wanted, strict=True)
         ]
@@ -270,6 +272,19 @@ class _Scenario:
         if is_open(site):
             ways.append(f"{coupling_of(name, site.fn, coupling)} coupling, not identified")
         return "; ".join(ways) or "exact inversion"
+
+
+def _check_trained(model: Model, acted: Sequence[Intervened], found: Abduction) -> None:
+    """The mechanisms downstream are needed, and all where something was not seen."""
+    base, _ = unwrap(model)
+    if not isinstance(base, Structural) or not base.walked:
+        return
+    if found.unseen:
+        check_trained(base)
+        return
+    for each in acted:
+        own = {t for t, v in each.values.items() if not (callable(v) and is_shift(v))}
+        check_trained(base, downstream(each, each.values) - own)
 
 
 _RUNGS = {

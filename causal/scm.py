@@ -6,8 +6,9 @@ p(x_1, ..., x_d) = prod_j p(x_j | parents of j) (Pearl 2009, Causality, eq. 1.33
 
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import networkx as nx
 import torch
@@ -182,6 +183,34 @@ def widened(graph: nx.DiGraph, clamped: Tensor | None) -> Tensor | None:
         return clamped
     none = torch.zeros_like(clamped[:, 0])
     return torch.stack([clamped[:, seen.index(v)] if v in seen else none for v in nodes], 1)
+
+
+def check_trained(model: Model, nodes: Iterable[str] | None = None) -> None:
+    """Refuses to answer from mechanisms that were never trained.
+
+    Args:
+        model: any model; interventions are no concern here.
+        nodes: those whose mechanisms the answer needs; all by default.
+
+    Raises:
+        ValueError: with the nodes.
+    """
+    state = tuple(p._version for p in model.parameters())
+    if _TRAINED.get(model) == state:
+        return
+    raw = untrained(model)
+    if not raw:
+        _TRAINED[model] = state
+    if needed := [node for node in raw if nodes is None or node in set(nodes)]:
+        raise ValueError(
+            f"The mechanisms of {listing(needed)} are as they were made, and any answer would be "
+            "made up. Train the model: pgm.fit(model, data), or causal.estimate(scm, data); or "
+            "pass mechanisms with parameters of your own."
+        )
+
+
+_TRAINED: WeakKeyDictionary[Model, tuple[int, ...]] = WeakKeyDictionary()
+"""The state in which a model was found to be trained: building it anew to compare costs time."""
 
 
 @functools.singledispatch

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -114,9 +115,11 @@ def pareto_k(posterior: Posterior | Tensor) -> Tensor:
 
 
 def _tail(log_weight: Tensor) -> Tensor:
-    """k-hat over the last axis; zero where all weights are alike."""
+    """k-hat over the last axis: zero where all weights are alike, infinite where one is all."""
     spread = log_weight.amax(-1) - log_weight.amin(-1)
-    k = torch.as_tensor(_shape_of_tail(log_weight.cpu().numpy())).to(spread)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        k = torch.as_tensor(_shape_of_tail(log_weight.cpu().numpy())).to(spread)
+    k = k.nan_to_num(torch.inf, torch.inf, -torch.inf)
     return torch.where(spread < 1e-8, torch.zeros_like(k), k)
 
 

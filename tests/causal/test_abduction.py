@@ -216,10 +216,14 @@ def test_kidney_stones_given_the_outcome_of_a_treatment(
 class Banana(pgm.Model):
     """A latent whose likelihood is far from its prior."""
 
+    def __init__(self, scale: float = 0.01) -> None:
+        super().__init__()
+        self.scale = scale
+
     def model(self, n: int) -> None:
         with pgm.rows(n):
             z = pyro.sample("z", dist.Normal(0.0, 3.0))
-            pyro.sample("y", dist.Normal(z.exp(), 0.01))
+            pyro.sample("y", dist.Normal(z.exp(), self.scale))
 
 
 @FEW_DRAWS
@@ -232,6 +236,18 @@ def test_a_heavy_tail_climbs_to_nuts_and_warns_where_it_may_not() -> None:
     assert found.r_hat is not None
     with pytest.warns(RuntimeWarning, match="too uneven"):
         counterfactual(Banana(), seen, do={"y": 0.0}, method="importance", seed=0)
+
+
+@FEW_DRAWS
+def test_chains_take_over_in_the_rows_where_the_weights_fail() -> None:
+    """z is likely under its prior in the first rows, and never drawn in the last."""
+    seen = {"y": torch.tensor([1.0, 1.1, 90.0])}
+    model = Banana(scale=0.5)
+    found = counterfactual(model, seen, do={"y": 0.0}, particles=400, seed=0)
+    assert found.rung == "importance"
+    assert found.r_hat is not None
+    assert abs(float(found.mean()["z"][2]) - 4.4998) < 0.02
+    assert "in the rows whose weights failed" in str(found)
 
 
 def test_a_rung_that_does_not_apply_is_refused(program: pgm.Model) -> None:

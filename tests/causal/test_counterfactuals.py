@@ -60,8 +60,11 @@ def test_doing_what_was_seen_changes_nothing(values: list[float], done: set[str]
     """Consistency (Pearl 2009, cor. 7.3.2), for any set of sites."""
     scm = SCM(
         "A -> {B C}; B -> {C D}; C -> {D E}; D -> E",
+        A=LinearGaussian(),
         B=LinearGaussian({"A": 0.5}, scale=2.0),
+        C=LinearGaussian({"A": 1.0, "B": -2.0}),
         D=LinearGaussian({"B": 0.7, "C": 0.5}, intercept=1.0),
+        E=LinearGaussian({"C": 0.1, "D": 1.0}),
     ).double()
     seen = {name: torch.tensor([v]).double() for name, v in zip("ABCDE", values, strict=True)}
     done = done or {"C"}
@@ -264,6 +267,18 @@ def test_a_counterfactual_of_an_intervened_model(linear: SCM) -> None:
     assert abs(float(found.draws["C"]) - -2.0) < 1e-9
     with pytest.raises(ValueError, match=r"do\(\) sets it to 5"):
         counterfactual(causal.do(linear, B=5.0), unit(), do={"A": 0.0})
+
+
+def test_mechanisms_that_were_never_trained_are_refused_where_they_are_needed() -> None:
+    seen = {name: torch.zeros(1) for name in "xyz"}
+    scm = SCM("x -> y -> z", z=LinearGaussian({"y": 1.0}))
+    with pytest.raises(ValueError, match="mechanisms of y are as they were made"):
+        counterfactual(scm, seen, do={"x": 1.0})
+    assert float(counterfactual(scm, seen, do={"y": 1.0}).draws["z"]) == 1.0
+    with pytest.raises(ValueError, match="mechanisms of x, y are"):
+        causal.condition(scm, {"z": 0.0})
+    causal.estimate(scm, {name: torch.randn(50) for name in "xyz"})
+    assert counterfactual(scm, seen, do={"x": 1.0}).exact
 
 
 @settings(max_examples=5)
