@@ -104,8 +104,8 @@ def _probabilities(model: Model, batch: Batch, found: Abduction) -> dict[str, Fl
     evidence, known = log_p(batch), {}
     for name in found.unseen:
         site = found.sites[name]
-        seen = batch.get(name + SEEN, torch.full((found.n,), False))
-        x = batch.get(name, torch.zeros(found.n)).to(site.value)
+        seen = batch.get(name + SEEN, torch.zeros_like(evidence, dtype=torch.bool))
+        x = batch.get(name, torch.zeros_like(evidence)).to(site.value)
         rows = Batch({key: v for key, v in batch.items() if key != name + SEEN})
         levels = torch.arange(categories(site.fn)).to(site.value)
         joint = [log_p(Batch(rows | {name: torch.where(seen, x, j)})) for j in levels]

@@ -114,7 +114,7 @@ def _unchanged(
     """Where a node hears the same from the same parents; None in a program without a graph."""
     if not isinstance(acted.base, Structural):
         return None
-    same = torch.ones(shape, dtype=torch.bool)
+    same = torch.ones(shape, dtype=torch.bool, device=acted.device)
     if name in acted.mechanisms or any(name in t[1:] for t in acted.values if isinstance(t, tuple)):
         return ~same
     for parent in acted.base.parents(name):

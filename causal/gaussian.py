@@ -24,7 +24,7 @@ Rows = Float[Tensor, "n d"]
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """x = b + W x + s u in float64; nodes that are set have no noise.
+    """x = b + W x + s u in float64 on the CPU; nodes that are set have no noise.
 
     Attributes:
         nodes: the d nodes.
@@ -87,18 +87,18 @@ def system(model: Model) -> System | None:
     for i, node in enumerate(nodes):
         action = values.get(node)
         if isinstance(action, Tensor):
-            b[:, i] = action.double()
+            b[:, i] = action.double().cpu()
             continue
         mechanism = action or base.mechanism(node)
         if type(mechanism) is not LinearGaussian or not all(
             kind.is_number for kind in mechanism.inputs.values()
         ):
             return None
-        b[:, i] = mechanism.intercept.double()
-        s[i] = mechanism.log_scale.double().exp()
+        b[:, i] = mechanism.intercept.double().cpu()
+        s[i] = mechanism.log_scale.double().exp().cpu()
         for parent, w in zip(mechanism.inputs, mechanism.weight.double(), strict=True):
             if isinstance(heard := values.get((parent, node)), Tensor):
-                b[:, i] = b[:, i] + w * heard.double()
+                b[:, i] = b[:, i] + (w * heard.double()).cpu()
             else:
                 W[i, nodes.index(parent)] = w
     return System(nodes, b.detach(), W.detach(), s.detach())

@@ -140,10 +140,10 @@ def run_chains(model: Model, batch: Batch, start: Abduction, particles: int) -> 
             site = start.sites[name]
             if not len(values[name]):
                 shape = (particles, n, *site.value.shape[1:])
-                known = batch.get(name, torch.zeros(shape[1:])).to(site.value)
+                known = batch.get(name, site.value.new_zeros(shape[1:])).to(site.value)
                 values[name] = known.expand(shape).clone()
             if name in unseen:
-                drawn = found.draws[name].flatten(0, 1)[kept]
+                drawn = found.draws[name].flatten(0, 1).cpu()[kept]
                 values[name][:, index] = drawn.to(site.value)
     flat = {name: v.flatten(0, 1) for name, v in values.items()}
     return replace(start, rung="NUTS", draws=(flat,), particles=particles, r_hat=r_hat)
@@ -151,12 +151,12 @@ def run_chains(model: Model, batch: Batch, start: Abduction, particles: int) -> 
 
 def _patterns(batch: Batch, unseen: tuple[str, ...]) -> list[tuple[Tensor, list[str]]]:
     """The rows by which sites they lack."""
-    n = rows_of(batch)
+    n, device = rows_of(batch), next(iter(batch.values())).device
     lacks = torch.stack(
         [
             ~batch[name + SEEN].reshape(n, -1).all(1)
             if name + SEEN in batch
-            else torch.full((n,), name not in batch)
+            else torch.full((n,), name not in batch, device=device)
             for name in unseen
         ],
         1,
