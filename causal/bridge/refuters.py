@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -313,4 +313,4 @@ def _checked(how: str, draws: int) -> How:
         raise ValueError(f"how={how!r}: there are {', '.join(map(repr, HOWS))}.")
     if draws < 2:
         raise ValueError(f"draws is {draws}; a spread needs two or more, a p-value some dozens.")
-    return cast(How, how)
+    return how

@@ -94,8 +94,8 @@ def _treatment(column: Any, do: Any, versus: Any) -> tuple[Any, float, float, bo
         return (column == do).to_numpy().astype(float), 0.0, 1.0, True
     if len(values) == 1:
         raise ValueError(
-            f"{column.name!r} is {_shown(values)} in every row: what the other value does was never "
-            "seen. Add rows with it."
+            f"{column.name!r} is {_shown(values)} in every row: what the other value does was "
+            "never seen. Add rows with it."
         )
     if not _is_number(column) or isinstance(do, str):
         known = _shown(values)
