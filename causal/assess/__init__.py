@@ -1,6 +1,18 @@
 """Whether a graph, a model and its counterfactuals stand up to data."""
 
+from causal.assess.axioms import Soundness, soundness
+from causal.assess.dependence import Independence, independence
 from causal.assess.falsification import Falsification, falsify
-from causal.assess.independence import Independence, independence
+from causal.assess.fit import Fit, NodeFit, evaluate
 
-__all__ = ["Falsification", "Independence", "falsify", "independence"]
+__all__ = [
+    "Falsification",
+    "Fit",
+    "Independence",
+    "NodeFit",
+    "Soundness",
+    "evaluate",
+    "falsify",
+    "independence",
+    "soundness",
+]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 
-from causal.assess.independence import Independence, independence
+from causal.assess.dependence import Independence, independence
 from causal.graph import GraphLike, as_graph, observed
 
 if TYPE_CHECKING:

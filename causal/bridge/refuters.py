@@ -6,7 +6,7 @@ table (`causal.adjust`) or of a structural causal model. All draws are kept, and
 
 An estimate that fails is wrong or fragile. One that passes may still be wrong: no refuter here sees
 a common cause that nobody measured. How strong that would have to be is asked by
-`causal.bridge.sensitivity`.
+`causal.sensitivity`.
 """
 
 import random
