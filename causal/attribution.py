@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from causal.bridge.gcm import Node, as_gcm_frame, to_gcm
+from causal.bridge.late import dowhy
 from causal.bridge.refuters import numpy_seeded
 from causal.graph import ancestors, check_nodes, order
 from causal.structural import Structural
@@ -80,8 +81,7 @@ def arrow_strength(
         >>> bool(abs(arrow_strength(scm, "y", seed=0).parts["x"] - 0.5**2 * 9) < 0.2)
         True
     """
-    from dowhy import gcm
-
+    gcm = dowhy("gcm")
     _check(model, node)
     if not model.parents(node):
         raise ValueError(f"{node!r} is a root: no arrow leads into it.")
@@ -117,9 +117,7 @@ def intrinsic_influence(
           x  9.1
           y  1.0
     """
-    from dowhy import gcm
-    from dowhy.gcm.shapley import estimate_shapley_values
-
+    gcm = dowhy("gcm")
     _check(model, node)
     if model.mechanism(node).levels > 1:
         with _drawing(seed):
@@ -135,7 +133,7 @@ def intrinsic_influence(
     upstream = [n for n in order(model.graph) if n in ancestors(model.graph, [node])]
     with _drawing(seed):
         game = _frozen_variance(model, upstream, draws)
-        shares = estimate_shapley_values(game, len(upstream), _in_order())
+        shares = dowhy("gcm.shapley").estimate_shapley_values(game, len(upstream), _in_order())
     found = dict(zip(upstream, shares, strict=True))
     return _parts(model, node, "Variance by origin", found)
 
@@ -197,8 +195,7 @@ def attribute_anomaly(
         >>> (found.parts["x"] > found.parts["y"]).tolist()
         [True, False]
     """
-    from dowhy import gcm
-
+    gcm = dowhy("gcm")
     _check(model, node)
     absent = [name for name in model.nodes if name not in frame]
     if absent:
@@ -251,8 +248,7 @@ def attribute_change(
         >>> [bool(abs(found.parts[name] - truth) < 0.1) for name, truth in (("x", 2), ("y", 0))]
         [True, True]
     """
-    from dowhy import gcm
-
+    gcm = dowhy("gcm")
     _check(old, node)
     if set(old.graph.edges) != set(new.graph.edges) or set(old.nodes) != set(new.nodes):
         raise ValueError(
@@ -281,18 +277,15 @@ def _parts(model: Structural, node: str, what: str, found: Mapping[str, Any]) ->
 
 def _in_order() -> Any:
     """Shapley values in this process, which our models need not be pickled for."""
-    from dowhy.gcm.shapley import ShapleyConfig
-
-    return ShapleyConfig(n_jobs=1)
+    return dowhy("gcm.shapley").ShapleyConfig(n_jobs=1)
 
 
 def _measure(name: str) -> Callable[[Any, Any], float]:
-    from dowhy.gcm.divergence import auto_estimate_kl_divergence
-
+    divergence = dowhy("gcm.divergence").auto_estimate_kl_divergence
     known: dict[str, Callable[[Any, Any], float]] = {
         "mean": lambda old, new: float(np.mean(new) - np.mean(old)),
         "variance": lambda old, new: float(np.var(new) - np.var(old)),
-        "KL divergence": lambda old, new: float(auto_estimate_kl_divergence(old, new)),
+        "KL divergence": lambda old, new: float(divergence(old, new)),
     }
     if name not in known:
         raise ValueError(f"measure={name!r}: there are {', '.join(map(repr, MEASURES))}.")
@@ -306,8 +299,7 @@ def _check(model: Structural, node: str) -> None:
 @contextmanager
 def _drawing(seed: int | None) -> Iterator[None]:
     """Seeds NumPy, from which gcm draws, and torch, from which our mechanisms do; no bars."""
-    from dowhy.gcm import config
-
+    config = dowhy("gcm.config")
     given = fresh_seed() if seed is None else seed
     bars, jobs = config.show_progress_bars, config.default_n_jobs
     try:

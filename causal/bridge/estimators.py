@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from causal.bridge.late import dowhy
 from causal.bridge.matching import matched
 from causal.bridge.overlap import Units, propensity, propensity_model, weights
 from causal.bridge.strategy import Kind, Strategy
@@ -97,10 +98,9 @@ def arms(table: Table) -> tuple[Any, Any]:
 
 def _regression(how: Estimator, table: Table) -> float:
     """Linear in treatment, covariates and their products, averaged over the units."""
-    from dowhy.causal_estimators.linear_regression_estimator import LinearRegressionEstimator
-
     _check_estimable(how, table)
-    fitted = LinearRegressionEstimator(_estimand(table), need_conditional_estimates=False)
+    linear = dowhy("causal_estimators.linear_regression_estimator").LinearRegressionEstimator
+    fitted = linear(_estimand(table), need_conditional_estimates=False)
     fitted.fit(table.frame.copy(), effect_modifier_names=list(table.covariates))
     units = table.frame[_mask(table, how.units)]
     found = fitted.estimate_effect(units.copy(), table.do, table.versus)
@@ -108,12 +108,9 @@ def _regression(how: Estimator, table: Table) -> float:
 
 
 def _weighting(how: Estimator, table: Table) -> float:
-    from dowhy.causal_estimators.propensity_score_weighting_estimator import (
-        PropensityScoreWeightingEstimator,
-    )
-
+    theirs = dowhy("causal_estimators.propensity_score_weighting_estimator")
     options = {"min_ps_score": 0.0, "max_ps_score": 1.0}
-    made = PropensityScoreWeightingEstimator(
+    made = theirs.PropensityScoreWeightingEstimator(
         _estimand(table), weighting_scheme="ips_normalized_weight", **options, **_score(how)
     )
     return _through(made, how, table)
@@ -125,11 +122,8 @@ def _matching(how: Estimator, table: Table) -> float:
 
 
 def _stratification(how: Estimator, table: Table) -> float:
-    from dowhy.causal_estimators.propensity_score_stratification_estimator import (
-        PropensityScoreStratificationEstimator,
-    )
-
-    made = PropensityScoreStratificationEstimator(
+    theirs = dowhy("causal_estimators.propensity_score_stratification_estimator")
+    made = theirs.PropensityScoreStratificationEstimator(
         _estimand(table), num_strata=how.strata, clipping_threshold=0, **_score(how)
     )
     frame = _fitted(made, table)
@@ -153,9 +147,6 @@ def _doubly_robust(how: Estimator, table: Table) -> float:
 
 def _front_door(how: Estimator, table: Table) -> float:
     """Two linear stages, treatment to mediator and mediator to outcome given the treatment."""
-    from dowhy.causal_estimators.linear_regression_estimator import LinearRegressionEstimator
-    from dowhy.causal_estimators.two_stage_regression_estimator import TwoStageRegressionEstimator
-
     if len(table.mediators) != 1:
         raise ValueError(
             f"The mediator has become {len(table.mediators)} columns, and the front door is "
@@ -166,8 +157,11 @@ def _front_door(how: Estimator, table: Table) -> float:
     target.frontdoor_variables = list(table.mediators)
     target.mediation_first_stage_confounders = {"backdoor": []}
     target.mediation_second_stage_confounders = {"backdoor": [TREATMENT]}
-    stage = LinearRegressionEstimator
-    made = TwoStageRegressionEstimator(target, first_stage_model=stage, second_stage_model=stage)
+    stage = dowhy("causal_estimators.linear_regression_estimator").LinearRegressionEstimator
+    theirs = dowhy("causal_estimators.two_stage_regression_estimator")
+    made = theirs.TwoStageRegressionEstimator(
+        target, first_stage_model=stage, second_stage_model=stage
+    )
     frame = table.frame.copy()
     slope = made.fit(frame).estimate_effect(frame, 1, 0).value
     return float(slope) * (table.do - table.versus)
@@ -175,10 +169,6 @@ def _front_door(how: Estimator, table: Table) -> float:
 
 def _instrument(how: Estimator, table: Table) -> float:
     """Two-stage least squares, the instruments folded into their best linear predictor."""
-    from dowhy.causal_estimators.instrumental_variable_estimator import (
-        InstrumentalVariableEstimator,
-    )
-
     x, Z = _partialled(table, TREATMENT)
     y, _ = _partialled(table, OUTCOME)
     index = Z @ np.linalg.lstsq(Z, x, rcond=None)[0]
@@ -192,7 +182,8 @@ def _instrument(how: Estimator, table: Table) -> float:
         frame["index"] = (index == index.max()).astype(float)  # DoWhy reads 0 and 1 of a binary one
     target = _estimand(table)
     target.identifier_method, target.instrumental_variables = "iv", ["index"]
-    made = InstrumentalVariableEstimator(target)
+    theirs = dowhy("causal_estimators.instrumental_variable_estimator")
+    made = theirs.InstrumentalVariableEstimator(target)
     slope = made.fit(frame).estimate_effect(frame).value
     return float(slope) * (table.do - table.versus)
 
@@ -235,14 +226,12 @@ def _score(how: Estimator) -> dict[str, Any]:
 
 def _estimand(table: Table) -> Any:
     """The strategy as DoWhy's object; identification has been done before."""
-    from dowhy.causal_identifier import EstimandType, IdentifiedEstimand
-
-    ways = ("backdoor", "iv", "frontdoor")
-    return IdentifiedEstimand(
+    theirs, ways = dowhy("causal_identifier"), ("backdoor", "iv", "frontdoor")
+    return theirs.IdentifiedEstimand(
         None,
         [TREATMENT],
         [OUTCOME],
-        estimand_type=EstimandType.NONPARAMETRIC_ATE,
+        estimand_type=theirs.EstimandType.NONPARAMETRIC_ATE,
         estimands={way: {"estimand": None, "assumptions": {}} for way in ways},
         backdoor_variables={"backdoor": list(table.covariates)},
         instrumental_variables=[],

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from causal.actions import asking
+from causal.bridge.late import dowhy
 from causal.mechanisms import Mechanism
 from causal.structural import Structural
 from pgm import Categorical, Continuous, Schema
@@ -41,8 +42,7 @@ def to_gcm(model: Structural) -> Any:
         >>> gcm.causal_mechanism("y").estimate_noise(y, parents).ravel()
         array([ 0.5, -1. ])
     """
-    from dowhy.gcm import InvertibleStructuralCausalModel, StructuralCausalModel
-
+    gcm = dowhy("gcm")
     model = copy.deepcopy(model)
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_nodes_from(model.nodes)
@@ -50,7 +50,7 @@ def to_gcm(model: Structural) -> Any:
     nodes = {name: Node(model, name) for name in model.nodes}
     inner = [node for node in nodes.values() if node.parents]
     closed = all(node.invertible for node in inner)
-    made = (InvertibleStructuralCausalModel if closed else StructuralCausalModel)(graph)
+    made = (gcm.InvertibleStructuralCausalModel if closed else gcm.StructuralCausalModel)(graph)
     for name, node in nodes.items():
         made.set_causal_mechanism(name, _wrapped(node))
         made.graph.nodes[name]["parents_during_fit"] = sorted(node.parents)
@@ -194,14 +194,9 @@ def _wrapped(node: Node) -> Any:
 
 def _classes() -> tuple[Any, Any, Any]:
     """gcm's classes for roots, invertible functions and levels, made when they are needed."""
-    from dowhy.gcm.causal_mechanisms import (
-        FunctionalCausalModel,
-        InvertibleFunctionalCausalModel,
-        ProbabilityEstimatorModel,
-        StochasticModel,
-    )
+    theirs = dowhy("gcm.causal_mechanisms")
 
-    class Root(StochasticModel):  # type: ignore[misc, unused-ignore]
+    class Root(theirs.StochasticModel):  # type: ignore[misc, name-defined, unused-ignore]
         def __init__(self, node: Node) -> None:
             self.node = node
 
@@ -230,11 +225,11 @@ def _classes() -> tuple[Any, Any, Any]:
         def clone(self) -> Any:
             return type(self)(self.node.copied())
 
-    class Function(_Function, InvertibleFunctionalCausalModel):  # type: ignore[misc, unused-ignore]
+    class Function(_Function, theirs.InvertibleFunctionalCausalModel):  # type: ignore[misc, name-defined, unused-ignore]
         def estimate_noise(self, target_samples: Any, parent_samples: Any) -> Any:
             return self.node.pull(target_samples, parent_samples)
 
-    class Levels(_Function, FunctionalCausalModel, ProbabilityEstimatorModel):  # type: ignore[misc, unused-ignore]
+    class Levels(_Function, theirs.FunctionalCausalModel, theirs.ProbabilityEstimatorModel):  # type: ignore[misc, name-defined, unused-ignore]
         @property
         def classifier_model(self) -> Any:
             return self

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from causal.bridge.adjustment import Adjusted
 from causal.bridge.estimators import quiet
+from causal.bridge.late import dowhy
 from causal.bridge.table import OUTCOME, TREATMENT
 from causal.interventions import unwrap
 from causal.scm import SCM
@@ -200,25 +201,24 @@ def _run(
 
 def _refuter(how: How) -> Callable[..., Any]:
     """The refuter of DoWhy, with its options."""
-    import dowhy.causal_refuters as dowhy
-    from dowhy.causal_refuters.placebo_treatment_refuter import PlaceboType
+    theirs = dowhy("causal_refuters")
 
     def run(frame: Any, target: Any, estimate: Any, names: Any, draws: int) -> Any:
         same: dict[str, Any] = {"num_simulations": draws, "n_jobs": 1}
         if how == "placebo":
-            kind = PlaceboType.PERMUTE
-            return dowhy.refute_placebo_treatment(
+            kind = dowhy("causal_refuters.placebo_treatment_refuter").PlaceboType.PERMUTE
+            return theirs.refute_placebo_treatment(
                 frame, target, estimate, [names[0]], placebo_type=kind, **same
             )
         if how == "random common cause":
-            return dowhy.refute_random_common_cause(frame, target, estimate, **same)
+            return theirs.refute_random_common_cause(frame, target, estimate, **same)
         if how == "subset":
-            return dowhy.refute_data_subset(frame, target, estimate, **same)
+            return theirs.refute_data_subset(frame, target, estimate, **same)
         if how == "bootstrap":
-            return dowhy.refute_bootstrap(frame, target, estimate, **same)
+            return theirs.refute_bootstrap(frame, target, estimate, **same)
         noise = [("zero", ""), ("noise", {"std_dev": float(frame[names[1]].std())})]
         same |= {"transformation_list": noise, "required_variables": True}
-        return dowhy.refute_dummy_outcome(frame, target, estimate, [names[0]], names[1], **same)
+        return theirs.refute_dummy_outcome(frame, target, estimate, [names[0]], names[1], **same)
 
     return run
 
@@ -227,12 +227,10 @@ def _dowhy(
     again: Reestimate, caught: list[float], names: tuple[str, str, list[str]], value: float
 ) -> tuple[Any, Any]:
     """Our estimate as DoWhy's estimand and estimate."""
-    from dowhy.causal_estimator import CausalEstimate, CausalEstimator
-    from dowhy.causal_identifier import IdentifiedEstimand
-
+    theirs = dowhy("causal_estimator")
     known = set(names[2])
 
-    class Ours(CausalEstimator):  # type: ignore[misc, unused-ignore]
+    class Ours(theirs.CausalEstimator):  # type: ignore[misc, name-defined, unused-ignore]
         """Fits nothing beforehand: the estimate is made anew of every frame."""
 
         def fit(self, data: Any, effect_modifier_names: Any = None, **_: Any) -> Any:
@@ -247,9 +245,9 @@ def _dowhy(
 
     def _estimate(target: Any, value: float) -> Any:
         made = ([names[0]], [names[1]], value, target, None, 0, 1)
-        return CausalEstimate(None, *made)
+        return theirs.CausalEstimate(None, *made)
 
-    target = IdentifiedEstimand(
+    target = dowhy("causal_identifier").IdentifiedEstimand(
         None,
         [names[0]],
         [names[1]],
