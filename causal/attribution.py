@@ -85,12 +85,17 @@ def arrow_strength(
     _check(model, node)
     if not model.parents(node):
         raise ValueError(f"{node!r} is a root: no arrow leads into it.")
-    made = to_gcm(model)
+    made, levels = to_gcm(model), model.mechanism(node).levels > 1
     with _drawing(seed):
         found = gcm.arrow_strength(
-            made, node, num_samples_conditional=draws, max_num_runs=200, tolerance=1e-3, n_jobs=1
+            made,
+            node,
+            num_samples_conditional=draws,
+            max_num_runs=200,
+            tolerance=1e-3,
+            n_jobs=1,
+            difference_estimation_func=_to_mixture if levels else None,
         )
-    levels = model.mechanism(node).levels > 1
     what = "Strength of the arrows (nats)" if levels else "Strength of the arrows (variance)"
     return _parts(model, node, what, {cause: value for (cause, _), value in found.items()})
 
@@ -149,9 +154,8 @@ def _frozen_variance(model: Structural, upstream: list[str], draws: int) -> Call
     def run(noise: Mapping[str, Any]) -> Any:
         values: dict[str, Any] = {}
         for name, node in nodes.items():
-            heard = [values[p].ravel() for p in node.parents]
-            parents = np.array(heard, dtype=object).T.reshape(draws, len(heard))
-            values[name] = node.push(parents, noise[name])
+            heard = [values[p] for p in node.parents]
+            values[name] = node.push(np.hstack(heard or [np.empty((draws, 0))]), noise[name])
         return values[upstream[-1]].ravel().astype(float)
 
     x = run(first)
@@ -267,6 +271,16 @@ def attribute_change(
             shapley_config=_in_order(),
         )
     return _parts(new, node, f"Change of the {measure}", found)
+
+
+def _to_mixture(old: Any, new: Any) -> float:
+    """KL of the law given the parents from its mixture over the cause that was cut off.
+
+    DoWhy 0.14 averages the divergences from the members of the mixture instead, which is larger.
+    """
+    p, q = old.mean(0), new.mean(0)
+    here = p > 0
+    return float((p[here] * np.log(p[here] / q[here])).sum())
 
 
 def _parts(model: Structural, node: str, what: str, found: Mapping[str, Any]) -> Attribution:

@@ -148,17 +148,17 @@ class Node:
 
     def _heard(self, parents: Any, n: int) -> dict[str, Tensor]:
         """The columns of gcm's array, which are the parents by name, in the model's numbers."""
-        columns = np.asarray(parents, dtype=object).reshape(n, len(self.parents)).T
         inputs = self.mechanism.inputs
+        kind = object if any(k > 1 for k in inputs.values()) else float
+        columns = np.asarray(parents, dtype=kind).reshape(n, len(self.parents)).T
         return {p: self._coded(p, x, inputs[p]) for p, x in zip(self.parents, columns, strict=True)}
 
     def _coded(self, name: str, x: Any, levels: int) -> Tensor:
-        flat = np.asarray(x, dtype=object).ravel()
         if levels > 1:
             codes = {label: i for i, label in enumerate(_labels(self.schema, name, levels))}
-            return torch.tensor([codes[str(label)] for label in flat])
+            return torch.tensor([codes[str(label)] for label in np.ravel(x)])
         mean, std = _unit(self.schema, name)
-        return torch.tensor((flat.astype(float) - mean) / std, dtype=self.dtype)
+        return torch.tensor((np.asarray(x, dtype=float).ravel() - mean) / std, dtype=self.dtype)
 
     def _shown(self, x: Tensor) -> Any:
         if self.levels > 1:

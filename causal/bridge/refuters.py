@@ -106,7 +106,7 @@ def refute(
         >>> from causal.bridge import adjust
         >>> found = adjust(frame, "w -> {t y}; t -> y", treatment="t", outcome="y", seed=0,
         ...     refits=40)
-        >>> refute(found, "placebo", draws=20, seed=0).passed
+        >>> refute(found, "placebo", draws=40, seed=0).passed
         True
     """
     kind = _checked(how, draws)
@@ -309,6 +309,9 @@ def numpy_seeded(seed: int) -> Iterator[None]:
 def _checked(how: str, draws: int) -> How:
     if how not in HOWS:
         raise ValueError(f"how={how!r}: there are {', '.join(map(repr, HOWS))}.")
-    if draws < 2:
-        raise ValueError(f"draws is {draws}; a spread needs two or more, a p-value some dozens.")
+    if draws < 40:
+        raise ValueError(
+            f"draws is {draws}: with fewer than 40 no p-value falls below .05, and nothing could be "
+            "refuted."
+        )
     return how
