@@ -22,7 +22,7 @@ TESTS = ("partial correlation", "kernel", "G", "chi-square")
 
 
 @dataclass(frozen=True)
-class Independence:
+class IndependenceTest:
     """The result of one test.
 
     Attributes:
@@ -67,7 +67,7 @@ def independence(
     test: str | None = None,
     rows: int = 500,
     seed: int = 0,
-) -> Independence:
+) -> IndependenceTest:
     """Tests x _||_ y | given.
 
     Args:
@@ -110,7 +110,7 @@ def independence(
         )
     rule = {"partial correlation": _partial, "kernel": _by_kernel}.get(chosen, _by_table)
     statistic, p, n, note = rule(frame, names, chosen, rows, seed)
-    return Independence(x, y, tuple(given), chosen, statistic, p, n, note)
+    return IndependenceTest(x, y, tuple(given), chosen, statistic, p, n, note)
 
 
 def is_levels(column: Any) -> bool:

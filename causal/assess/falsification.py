@@ -11,11 +11,11 @@ A graph that survives is not thereby right: every graph with the same independen
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import numpy as np
 
-from causal.assess.dependence import Independence, independence
-from causal.graph import GraphLike, as_graph, observed
+from causal.assess.dependence import IndependenceTest, independence
+from causal.graph import GraphLike, as_graph
+from causal.graph.independences import independences
 
 if TYPE_CHECKING:
     import pandas
@@ -32,13 +32,13 @@ class Falsification:
         correction: "holm" or "bh".
     """
 
-    tests: tuple[Independence, ...]
+    tests: tuple[IndependenceTest, ...]
     adjusted: tuple[float, ...]
     alpha: float
     correction: str
 
     @property
-    def rejected(self) -> tuple[Independence, ...]:
+    def rejected(self) -> tuple[IndependenceTest, ...]:
         """The tests that contradict the graph."""
         pairs = zip(self.tests, self.adjusted, strict=True)
         return tuple(test for test, p in pairs if p <= self.alpha)
@@ -98,22 +98,11 @@ def falsify(
     if correction not in ("holm", "bh"):
         raise ValueError(f"correction={correction!r}: there are 'holm' and 'bh'.")
     tests = tuple(
-        independence(frame, x, y, given, test=test, rows=rows, seed=seed)
-        for x, y, given in implied(as_graph(graph))
+        independence(frame, claim.x[0], claim.y[0], claim.given, test=test, rows=rows, seed=seed)
+        for claim in independences(as_graph(graph))
     )
     adjusted = adjust_p([t.p for t in tests], correction)
     return Falsification(tests, tuple(adjusted), alpha, correction)
-
-
-def implied(graph: nx.DiGraph) -> list[tuple[str, str, tuple[str, ...]]]:
-    """For every two observed nodes that can be separated, a minimal set that does it."""
-    seen, found = observed(graph), []
-    for i, x in enumerate(seen):
-        for y in seen[i + 1 :]:
-            given = nx.find_minimal_d_separator(graph, x, y, restricted=set(seen) - {x, y})
-            if given is not None:
-                found.append((x, y, tuple(node for node in seen if node in given)))
-    return found
 
 
 def adjust_p(p: list[float], correction: str) -> list[float]:

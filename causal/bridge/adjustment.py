@@ -15,7 +15,7 @@ import numpy as np
 from causal.bridge.estimators import METHODS, Estimator, Method, checked, first_stage, kind_of
 from causal.bridge.intervals import interval
 from causal.bridge.overlap import WHOM, Overlap, Units, overlap, propensity
-from causal.bridge.strategy import Strategy, identify
+from causal.bridge.strategy import Strategy, plan
 from causal.bridge.table import Table, tabulate
 from causal.graph import GraphLike
 from pgm.randomness import fresh_seed
@@ -162,7 +162,7 @@ def adjust(
     kind = None if wanted is None else kind_of(wanted)
     if given is not None and kind is None:
         kind = "adjustment"
-    strategy = identify(graph, treatment, outcome, seen=map(str, frame), kind=kind, given=given)
+    strategy = plan(graph, treatment, outcome, seen=map(str, frame), kind=kind, given=given)
     table = tabulate(frame, strategy, do, versus)
     how = Estimator(checked(wanted, strategy, table, whom), whom, propensity_model, strata)
     compared = strategy.kind == "adjustment" and table.binary

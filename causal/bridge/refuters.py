@@ -311,7 +311,7 @@ def _checked(how: str, draws: int) -> How:
         raise ValueError(f"how={how!r}: there are {', '.join(map(repr, HOWS))}.")
     if draws < 40:
         raise ValueError(
-            f"draws is {draws}: with fewer than 40 no p-value falls below .05, and nothing could be "
-            "refuted."
+            f"draws is {draws}: with fewer than 40 no p-value falls below .05, and nothing could "
+            "be refuted."
         )
     return how

@@ -4,14 +4,14 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
-from dowhy.causal_identifier import IdentifiedEstimand
 
 import pgm.data
 from causal.bridge import adjust, sensitivity
 from causal.bridge.estimators import Method, first_stage
+from causal.bridge.late import dowhy
 from causal.bridge.matching import matched
 from causal.bridge.overlap import Units, propensity_model
-from causal.bridge.strategy import identify
+from causal.bridge.strategy import plan
 
 ARMS: list[Method] = ["regression", "weighting", "matching", "stratification", "doubly robust"]
 
@@ -133,18 +133,17 @@ def test_a_binary_instrument_of_any_coding_is_walds_ratio() -> None:
 @pytest.mark.parametrize("units", ["ate", "att", "atc"])
 def test_matching_without_ties_is_dowhys(units: Units) -> None:
     """Its own functions, asked without our bridge, on a treatment that depends on a number."""
-    from dowhy.causal_estimators import propensity_score_matching_estimator as dowhy
-
     rng = np.random.default_rng(0)
     w = rng.normal(size=400)
     t = (w + rng.logistic(size=400) > 0).astype(int)
     frame = pd.DataFrame({"w": w, "t": t, "y": w + t * (1 + w) + rng.normal(size=400)})
     found = adjust(frame, WTY, treatment="t", outcome="y", method="matching", units=units, seed=0)
-    target = IdentifiedEstimand(
+    target = dowhy("causal_identifier").IdentifiedEstimand(
         None, ["t"], ["y"], backdoor_variables={"backdoor": ["w"]}, identifier_method="backdoor"
     )
     model = propensity_model()
-    theirs = dowhy.PropensityScoreMatchingEstimator(target, propensity_score_model=model)
+    module = dowhy("causal_estimators.propensity_score_matching_estimator")
+    theirs = module.PropensityScoreMatchingEstimator(target, propensity_score_model=model)
     value = theirs.fit(frame.copy()).estimate_effect(frame.copy(), target_units=units).value
     assert found.value == pytest.approx(value, rel=1e-6)
 
@@ -230,7 +229,7 @@ def test_sensitivity_bound_is_attained_by_the_cause_that_was_left_out() -> None:
     ],
 )
 def test_strategies(arrows: str, kind: str, given: tuple[str, ...]) -> None:
-    found = identify(arrows, "x", "y")
+    found = plan(arrows, "x", "y")
     assert (found.kind, found.adjust) == (kind, given)
 
 
@@ -243,8 +242,13 @@ def test_bad_input_is_explained() -> None:
     cases = [
         (frame, bow, {}, "neither adjustment, a front door nor an instrument.*unseen: u"),
         (frame, "y -> t", {}, "no directed path leads from 't' to 'y'"),
-        (frame, WTY, {"given": []}, "leaves a path between 't' and 'y' open"),
-        (frame, WTY + "; y -> c", {"given": ["c"]}, "c lies on or below a causal path"),
+        (frame, WTY, {"given": []}, "non-causal path t <- w -> y is open: the estimate"),
+        (
+            frame.assign(c=frame.y),
+            WTY + "; y -> c",
+            {"given": ["c"]},
+            "c is an effect of y, on a causal path",
+        ),
         (apart, WTY, {}, "The arms do not overlap.*No row shows"),
         (holes, WTY, {}, "Cells of w are missing, in 4 of 200 rows"),
         (frame, WTY, {"do": 2}, "takes the values (True, False|False, True), but do=2"),
