@@ -70,8 +70,8 @@ class Node:
         self.mechanism: Mechanism = model.mechanism(name)
         self.schema, self.dtype = model.schema, model.dtype
         self.model = model
-        fn = self._dist(self._start(1))
-        noise = forms.noise(fn, coupling=self._coupling(fn))
+        fn = self.mechanism.dist(_zeros(self.mechanism, 1, self.dtype))
+        noise = forms.noise(fn, coupling=_coupling(fn))
         if not isinstance(noise, Tensor) or noise.numel() != 1 or fn.event_shape:
             raise ValueError(
                 f"The noise of {name!r} ({type(fn).__name__}) is not one number, but dowhy.gcm has "
@@ -92,9 +92,9 @@ class Node:
     def noise(self, n: int) -> Any:
         """Draws of u, (n, 1)."""
         with asking(self.model, None):
-            fn = self._dist(self._start(n))
+            fn = self.mechanism.dist(_zeros(self.mechanism, n, self.dtype))
             shape = () if fn.batch_shape == (n,) else (n,)
-            u = forms.noise(fn, shape, coupling=self._coupling(fn))
+            u = forms.noise(fn, shape, coupling=_coupling(fn))
             assert isinstance(u, Tensor)
             return u.reshape(n, 1).double().numpy()
 
@@ -103,12 +103,12 @@ class Node:
         u = torch.tensor(np.asarray(noise, dtype=float), dtype=self.dtype).reshape(-1)
         with asking(self.model, None):
             heard = self._heard(parents, len(u))
-            x = self.mechanism.push(heard, u, coupling=self._coupling(self._dist(heard)))
+            x = self.mechanism.push(heard, u, coupling=_coupling(self.mechanism.dist(heard)))
         return self._shown(x)
 
     def pull(self, x: Any, parents: Any) -> Any:
         """The noise that made values, (n, 1)."""
-        value = self._coded(self.name, x, self.levels)
+        value = _coded(self.schema, self.dtype, self.name, x, self.levels)
         with asking(self.model, None):
             u = self.mechanism.pull(self._heard(parents, len(value)), value)
         return u.reshape(-1, 1).double().numpy()
@@ -117,13 +117,13 @@ class Node:
         """Of each level, (n, levels)."""
         n = len(parents)
         with asking(self.model, None):
-            fn = self._dist(self._heard(parents, n))
+            fn = self.mechanism.dist(self._heard(parents, n))
             codes = torch.arange(self.levels, dtype=self.dtype)[:, None]
             return fn.log_prob(codes.expand(-1, n)).exp().T.double().numpy()
 
     def fit(self, x: Any, parents: Any) -> None:
         """The mechanism's own estimate."""
-        value = self._coded(self.name, x, self.levels)
+        value = _coded(self.schema, self.dtype, self.name, x, self.levels)
         heard = self._heard(parents, len(value)) if self.parents else {}
         self.mechanism.estimate(value, heard, torch.ones(len(value), dtype=self.dtype))
 
@@ -133,38 +133,40 @@ class Node:
         new.mechanism = copy.deepcopy(self.mechanism)
         return new
 
-    def _dist(self, parents: Mapping[str, Tensor]) -> Any:
-        return self.mechanism.dist(parents)
-
-    def _coupling(self, fn: Any) -> str | None:
-        return "monotone" if "monotone" in forms.couplings(fn) else None
-
-    def _start(self, n: int) -> dict[str, Tensor]:
-        """Zeros in the place of parents, of which the law of the noise does not depend."""
-        inputs = self.mechanism.inputs
-        return {
-            p: torch.zeros(n, dtype=torch.int64 if k > 1 else self.dtype) for p, k in inputs.items()
-        }
-
     def _heard(self, parents: Any, n: int) -> dict[str, Tensor]:
         """The columns of gcm's array, which are the parents by name, in the model's numbers."""
         inputs = self.mechanism.inputs
         kind = object if any(k > 1 for k in inputs.values()) else float
         columns = np.asarray(parents, dtype=kind).reshape(n, len(self.parents)).T
-        return {p: self._coded(p, x, inputs[p]) for p, x in zip(self.parents, columns, strict=True)}
-
-    def _coded(self, name: str, x: Any, levels: int) -> Tensor:
-        if levels > 1:
-            codes = {label: i for i, label in enumerate(_labels(self.schema, name, levels))}
-            return torch.tensor([codes[str(label)] for label in np.ravel(x)])
-        mean, std = _unit(self.schema, name)
-        return torch.tensor((np.asarray(x, dtype=float).ravel() - mean) / std, dtype=self.dtype)
+        return {
+            p: _coded(self.schema, self.dtype, p, x, inputs[p])
+            for p, x in zip(self.parents, columns, strict=True)
+        }
 
     def _shown(self, x: Tensor) -> Any:
         if self.levels > 1:
             return np.array(self.labels, dtype=object)[x.long().numpy()].reshape(-1, 1)
         mean, std = _unit(self.schema, self.name)
         return (x.double() * std + mean).reshape(-1, 1).numpy()
+
+
+def _coupling(fn: Any) -> str | None:
+    return "monotone" if "monotone" in forms.couplings(fn) else None
+
+
+def _zeros(mechanism: Mechanism, n: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Zeros in the place of parents, of which the law of the noise does not depend."""
+    kinds = {p: torch.int64 if k > 1 else dtype for p, k in mechanism.inputs.items()}
+    return {p: torch.zeros(n, dtype=kind) for p, kind in kinds.items()}
+
+
+def _coded(schema: Schema | None, dtype: torch.dtype, name: str, x: Any, levels: int) -> Tensor:
+    """gcm's values in the model's numbers."""
+    if levels > 1:
+        codes = {label: i for i, label in enumerate(_labels(schema, name, levels))}
+        return torch.tensor([codes[str(label)] for label in np.ravel(x)])
+    mean, std = _unit(schema, name)
+    return torch.tensor((np.asarray(x, dtype=float).ravel() - mean) / std, dtype=dtype)
 
 
 def as_gcm_frame(model: Structural, frame: Any) -> Any:
