@@ -79,6 +79,8 @@ class Adjusted:
                 f"Trimmed: {self.left_out} of {n + self.left_out} rows left out, so that the "
                 f"effect is that of {self.whom}, and not of {WHOM[self.estimator.units]}"
             )
+        if self.trim is not None and self.before is not None:
+            lines.append(f"  before that, {self.before.outside:.1%} were outside [.05, .95]")
         if self.first_stage is not None:
             lines.append(f"Instrument: F = {self.first_stage:.1f} of the first stage")
             if self.first_stage < 10:
@@ -131,7 +133,8 @@ def adjust(
         given: an adjustment set of your own; it is checked.
         trim: keeps the rows whose propensity lies in this interval, such as (.1, .9). It changes
             whose effect is estimated, and the answer says so. None keeps all.
-        propensity_model: a scikit-learn classifier, copied; None for a logistic regression.
+        propensity_model: a scikit-learn classifier, copied and fitted to the covariates, numbers
+            standardised and levels as 0/1 columns; None for a logistic regression.
         strata: of stratification.
         confidence: of the interval.
         refits: draws of the bootstrap.

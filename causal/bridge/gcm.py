@@ -6,7 +6,7 @@ in their unit, levels as strings, which is how gcm knows them.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import networkx as nx
