@@ -352,7 +352,7 @@ def test_an_idx_file_of_another_type_is_refused() -> None:
 
 
 def test_nsw_is_the_table_of_dehejia_and_wahba() -> None:
-    """Their table 1: 185 treated, 260 controls, 15,992 men of the CPS; means of age and earnings."""
+    """Their table 1: 185 treated, 260 controls, 15,992 of the CPS; means of age and earnings."""
     data = pgm.data.load("nsw")
     trial, study = data.split("experiment").frame, data.split("observed").frame
     treated, controls, survey = trial[trial.treat == 1], trial[trial.treat == 0], study[185:]

@@ -1,4 +1,4 @@
-"""A job training and its effect: identification, overlap, estimation, refutation, and what fails."""
+"""A job training: identification, overlap, estimation, refutation, and what fails."""
 
 # %% [markdown]
 # # Did the training help? LaLonde's test
