@@ -13,8 +13,10 @@ import networkx as nx
 
 from causal.graph import GraphLike, as_graph, check_nodes, descendants, latents
 from causal.identification import (
+    NotIdentifiable,
     adjustment_sets,
     front_door_sets,
+    identify,
     instruments,
     is_adjustment_set,
     is_instrument,
@@ -159,8 +161,19 @@ def _adjusted(x: str, y: str, given: tuple[str, ...]) -> Strategy:
 
 def _none(graph: nx.DiGraph, x: str, y: str, kind: Kind | None) -> str:
     what = f"no {kind}" if kind else "neither adjustment, a front door nor an instrument"
+    unseen = listing(latents(graph)) or "nothing"
+    head = f"The effect of {x!r} on {y!r} has {what} in this graph (unseen: {unseen})."
+    if kind is not None:
+        return f"{head} Leave method= out to take what the graph allows."
+    try:
+        found = identify(graph, y, do=x)
+    except NotIdentifiable:
+        return (
+            f"{head} It is not identifiable: no data on these columns can tell it. Measure a "
+            "common cause, or find an instrument; causal.bounds has what can be said without."
+        )
     return (
-        f"The effect of {x!r} on {y!r} has {what} in this graph (unseen: "
-        f"{listing(latents(graph)) or 'nothing'}). Measure a common cause or find an instrument; "
-        "causal.identification looks for other formulas, and for bounds where there is none."
+        f"{head} It is identified, by {found.expression}, for which there is no estimator on "
+        "numbers. On discrete columns causal.identify(graph, outcome, do=treatment).evaluate(frame)"
+        " computes it."
     )

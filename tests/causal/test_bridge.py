@@ -239,8 +239,10 @@ def test_bad_input_is_explained() -> None:
     bow = latent([("u", "t"), ("u", "y"), ("t", "y")], "u")
     apart = frame.assign(w=frame.t + 0.1 * np.arange(200) / 200)
     holes = frame.assign(w=frame.w.where(frame.index > 3))
+    door = frame.assign(m=frame.t)
     cases = [
-        (frame, bow, {}, "neither adjustment, a front door nor an instrument.*unseen: u"),
+        (frame, bow, {}, "nor an instrument.*unseen: u.*It is not identifiable"),
+        (door, "w -> {t m y}; t -> m -> y; t <-> y", {}, "It is identified, by .*P"),
         (frame, "y -> t", {}, "no directed path leads from 't' to 'y'"),
         (frame, WTY, {"given": []}, "non-causal path t <- w -> y is open: the estimate"),
         (
