@@ -199,9 +199,9 @@ def _noise_test(
     """HSIC of the normal scores of the transform with the parents, levels as 0/1 columns."""
     if not parents:
         return None
-    inputs, columns = model.mechanism(node).inputs, []
+    columns = []
     for name, x in parents.items():
-        k = inputs[name]
+        k = model.mechanism(name).levels
         code = torch.nn.functional.one_hot(x.long(), k) if k > 1 else x.reshape(len(x), -1)
         columns.append(code.double())
     noise = torch.special.ndtri(pit.clamp(1e-6, 1 - 1e-6))

@@ -6,7 +6,7 @@ in their unit, levels as strings, which is how gcm knows them.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import networkx as nx
@@ -68,9 +68,10 @@ class Node:
     def __init__(self, model: Structural, name: str) -> None:
         self.name, self.parents = name, tuple(sorted(model.parents(name)))
         self.mechanism: Mechanism = model.mechanism(name)
+        self.heard = {p: model.mechanism(p).levels for p in self.parents}
         self.schema, self.dtype = model.schema, model.dtype
         self.model = model
-        fn = self.mechanism.dist(_zeros(self.mechanism, 1, self.dtype))
+        fn = self.mechanism.dist(_zeros(self.heard, 1, self.dtype))
         noise = forms.noise(fn, coupling=_coupling(fn))
         if not isinstance(noise, Tensor) or noise.numel() != 1 or fn.event_shape:
             raise ValueError(
@@ -92,7 +93,7 @@ class Node:
     def noise(self, n: int) -> Any:
         """Draws of u, (n, 1)."""
         with asking(self.model, None):
-            fn = self.mechanism.dist(_zeros(self.mechanism, n, self.dtype))
+            fn = self.mechanism.dist(_zeros(self.heard, n, self.dtype))
             shape = () if fn.batch_shape == (n,) else (n,)
             u = forms.noise(fn, shape, coupling=_coupling(fn))
             assert isinstance(u, Tensor)
@@ -135,13 +136,10 @@ class Node:
 
     def _heard(self, parents: Any, n: int) -> dict[str, Tensor]:
         """The columns of gcm's array, which are the parents by name, in the model's numbers."""
-        inputs = self.mechanism.inputs
-        kind = object if any(k > 1 for k in inputs.values()) else float
+        kind = object if any(k > 1 for k in self.heard.values()) else float
         columns = np.asarray(parents, dtype=kind).reshape(n, len(self.parents)).T
-        return {
-            p: _coded(self.schema, self.dtype, p, x, inputs[p])
-            for p, x in zip(self.parents, columns, strict=True)
-        }
+        pairs = zip(self.heard.items(), columns, strict=True)
+        return {p: _coded(self.schema, self.dtype, p, x, k) for (p, k), x in pairs}
 
     def _shown(self, x: Tensor) -> Any:
         if self.levels > 1:
@@ -154,10 +152,9 @@ def _coupling(fn: Any) -> str | None:
     return "monotone" if "monotone" in forms.couplings(fn) else None
 
 
-def _zeros(mechanism: Mechanism, n: int, dtype: torch.dtype) -> dict[str, Tensor]:
+def _zeros(levels: Mapping[str, int], n: int, dtype: torch.dtype) -> dict[str, Tensor]:
     """Zeros in the place of parents, of which the law of the noise does not depend."""
-    kinds = {p: torch.int64 if k > 1 else dtype for p, k in mechanism.inputs.items()}
-    return {p: torch.zeros(n, dtype=kind) for p, kind in kinds.items()}
+    return {p: torch.zeros(n, dtype=torch.int64 if k > 1 else dtype) for p, k in levels.items()}
 
 
 def _coded(schema: Schema | None, dtype: torch.dtype, name: str, x: Any, levels: int) -> Tensor:
