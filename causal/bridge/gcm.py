@@ -185,14 +185,16 @@ def _unit(schema: Schema | None, name: str) -> tuple[float, float]:
 
 def _wrapped(node: Node) -> Any:
     """The node as the class of gcm that it is an instance of."""
-    root, function, levels = _classes()
+    root, inverted, plain, levels = _classes()
     if not node.parents:
         return root(node)
-    return function(node) if node.invertible else levels(node)
+    if node.levels > 1:
+        return levels(node)
+    return inverted(node) if node.invertible else plain(node)
 
 
-def _classes() -> tuple[Any, Any, Any]:
-    """gcm's classes for roots, invertible functions and levels, made when they are needed."""
+def _classes() -> tuple[Any, Any, Any, Any]:
+    """gcm's classes for roots, invertible functions, others and levels, made when needed."""
     theirs = dowhy("gcm.causal_mechanisms")
 
     class Root(theirs.StochasticModel):  # type: ignore[misc, name-defined, unused-ignore]
@@ -224,9 +226,12 @@ def _classes() -> tuple[Any, Any, Any]:
         def clone(self) -> Any:
             return type(self)(self.node.copied())
 
-    class Function(_Function, theirs.InvertibleFunctionalCausalModel):  # type: ignore[misc, name-defined, unused-ignore]
+    class Inverted(_Function, theirs.InvertibleFunctionalCausalModel):  # type: ignore[misc, name-defined, unused-ignore]
         def estimate_noise(self, target_samples: Any, parent_samples: Any) -> Any:
             return self.node.pull(target_samples, parent_samples)
+
+    class Plain(_Function, theirs.FunctionalCausalModel):  # type: ignore[misc, name-defined, unused-ignore]
+        pass
 
     class Levels(_Function, theirs.FunctionalCausalModel, theirs.ProbabilityEstimatorModel):  # type: ignore[misc, name-defined, unused-ignore]
         @property
@@ -240,4 +245,4 @@ def _classes() -> tuple[Any, Any, Any]:
         def estimate_probabilities(self, parent_samples: Any) -> Any:
             return self.node.probabilities(parent_samples)
 
-    return Root, Function, Levels
+    return Root, Inverted, Plain, Levels

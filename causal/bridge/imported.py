@@ -6,7 +6,7 @@ u, so that draws, interventions and counterfactuals agree with gcm's. What gcm k
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from causal.bridge.late import dowhy
 from causal.bridge.refuters import numpy_seeded
 from causal.graph import as_graph, order
 from causal.mechanisms import Mechanism
+from causal.mechanisms.kind import Kind
 from causal.scm import SCM
 from pgm import Categorical as Levels
 from pgm import Continuous, Schema
@@ -78,13 +79,13 @@ class Imported(Mechanism):
     """
 
     def __init__(
-        self, fitted: Any, parents: Mapping[str, tuple[Any, ...]], labels: tuple[Any, ...] = ()
+        self, fitted: Any, parents: Mapping[str, Sequence[Any]], labels: Sequence[Any] = ()
     ) -> None:
         super().__init__()
-        self.fitted, self.labels = copy.deepcopy(fitted), labels
-        self.known = dict(parents)
-        self.inputs = {name: max(1, len(known)) for name, known in parents.items()}
-        self.levels = max(1, len(labels))
+        self.fitted, self.labels = copy.deepcopy(fitted), tuple(labels)
+        self.known = {name: tuple(known) for name, known in parents.items()}
+        self.inputs = {name: Kind(max(1, len(known))) for name, known in parents.items()}
+        self.kind = Kind(max(1, len(labels)))
         self.register_buffer("one", torch.ones(()))
 
     def dist(self, parents: Mapping[str, Tensor]) -> Any:

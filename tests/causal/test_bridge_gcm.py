@@ -11,6 +11,7 @@ import torch
 import causal
 import pgm
 from causal import SCM, LinearGaussian
+from causal.assess import evaluate
 from causal.bridge import falsify_by_permutation, from_gcm, to_gcm
 from causal.bridge.gcm import as_gcm_frame
 from causal.bridge.late import dowhy
@@ -69,6 +70,19 @@ def test_levels_are_strings_with_their_probabilities(
         drawn = gcm.draw_samples(made, 5000)
     assert set(drawn["size"]) == {"small", "large"}
     assert (drawn["success"] == "1").mean() == pytest.approx(562 / 700, abs=0.02)
+
+
+def test_counts_are_drawn_and_not_inverted() -> None:
+    """y ~ Poisson(exp(.5 + x)) with x = 1: mean e^1.5; its noise is left open by a row."""
+    scm = SCM("x -> y", x=LinearGaussian(), y=causal.Poisson({"x": 1.0}, intercept=0.5))
+    made = to_gcm(scm)
+    assert not isinstance(made, gcm.InvertibleStructuralCausalModel)
+    with pgm.seeded(0):
+        drawn = made.causal_mechanism("y").draw_samples(np.ones((4000, 1)))
+    assert drawn.mean() == pytest.approx(np.exp(1.5), rel=0.05)
+    assert (drawn == drawn.round()).all()
+    found = evaluate(scm, pgm.sample(scm, 500, seed=0), seed=0)
+    assert found.misfits == {}
 
 
 def fitted(frame: pd.DataFrame, graph: str, **mechanisms: object) -> object:
