@@ -52,11 +52,13 @@ class Fit:
         nodes: by node, in the order of the graph.
         skipped: by node, why nothing could be said.
         alpha: the level of the verdicts, of all tests together (Holm).
+        note: that of the model.
     """
 
     nodes: Mapping[str, NodeFit]
     skipped: Mapping[str, str]
     alpha: float
+    note: str | None = None
 
     @property
     def log_density(self) -> float:
@@ -94,7 +96,8 @@ class Fit:
         wide = [max(len(row[j]) for row in rows) for j in range(6)]
         lines = ["  ".join(c.ljust(w) for c, w in zip(r, wide, strict=True)).rstrip() for r in rows]
         lines += [f"{node}: {why}" for node, why in self.skipped.items()]
-        return "\n".join([*lines, f"log-density of a row: {self.log_density:.3f} nats"])
+        lines.append(f"log-density of a row: {self.log_density:.3f} nats")
+        return "\n".join([*lines, *([self.note] if self.note else [])])
 
 
 def evaluate(
@@ -134,7 +137,7 @@ def evaluate(
                 skipped[node] = f"{', '.join(absent)} not seen"
                 continue
             fits[node] = _node(model, node, batch, draws, rows)
-    return Fit(fits, skipped, alpha)
+    return Fit(fits, skipped, alpha, model.note)
 
 
 def _node(model: Structural, node: str, batch: Batch, draws: int, rows: int) -> NodeFit:

@@ -137,8 +137,9 @@ def _doubly_robust(how: Estimator, table: Table) -> float:
     treated, y = table.treated, table.frame[OUTCOME].to_numpy()
     w = weights(treated, propensity(table, how.model), how.units)
     _check_weights(w)
-    m1, m0 = arms(table)
     units = _mask(table, how.units)
+    _check_arms(table, units)
+    m1, m0 = arms(table)
     residual = [
         np.average((y - m)[arm], weights=w[arm]) for arm, m in ((treated, m1), (~treated, m0))
     ]
@@ -263,15 +264,33 @@ def _check_estimable(how: Estimator, table: Table) -> None:
     t, W = table.frame[TREATMENT].to_numpy(), table.frame[list(table.covariates)].to_numpy()
     X = np.column_stack([np.ones(len(t)), t, W, t[:, None] * W])
     mean = W[_mask(table, how.units)].mean(0)
-    contrast = np.concatenate([[0.0, 1.0], np.zeros(W.shape[1]), mean])
-    unit = np.sqrt((X**2).mean(0)) + 1e-300
-    scaled, wanted = X / unit, contrast / unit
-    solved = np.linalg.lstsq(scaled.T, wanted, rcond=1e-10)[0]
-    if np.abs(scaled.T @ solved - wanted).max() > 1e-6 * np.abs(wanted).max():
+    if not _spanned(X, np.concatenate([[0.0, 1.0], np.zeros(W.shape[1]), mean])):
         raise ValueError(
             "The rows do not determine the effect: the treatment is a linear function of the "
             "covariates, for the units asked for. Drop the covariate that repeats it, or add rows."
         )
+
+
+def _check_arms(table: Table, units: Any) -> None:
+    """Refuses units whose mean the regression in one arm does not determine."""
+    X = np.column_stack([np.ones(len(table.frame)), table.frame[list(table.covariates)]])
+    for arm, name in ((table.treated, "treated"), (~table.treated, "untreated")):
+        if not _spanned(X[arm], X[units].mean(0)):
+            raise ValueError(
+                f"The {name} rows do not determine what the others would have had in their place: "
+                "a level, or a combination of covariates, is not among them. Join levels, adjust "
+                "for fewer columns, or leave rows without a counterpart out with trim=(.1, .9)."
+            )
+
+
+def _spanned(X: Any, row: Any) -> bool:
+    """Whether a row is a combination of the rows of X, so that its prediction is determined."""
+    unit = np.sqrt((X**2).mean(0))
+    unit = np.where(unit > 0, unit, 1.0)
+    scaled, wanted = X / unit, row / unit
+    solved = np.linalg.lstsq(scaled.T @ scaled / len(X), wanted, rcond=1e-12)[0]
+    left = scaled.T @ (scaled @ solved) / len(X) - wanted
+    return bool(np.abs(left).max() <= 1e-6 * max(np.abs(wanted).max(), 1e-300))
 
 
 def _check_weights(w: Any) -> None:

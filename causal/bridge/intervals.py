@@ -25,27 +25,33 @@ def interval(
         return _matched(how, table, value, confidence)
     drawn = bootstrap(how, table, refits=refits, seed=seed)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high), f"bootstrap of {len(table.frame)} rows, {refits} times"
+    source = f"bootstrap of {len(table.frame)} rows, {refits} times"
+    if len(drawn) < refits:
+        source += f", of which {refits - len(drawn)} had no estimate"
+    return float(low), float(high), source
 
 
 def bootstrap(how: Estimator, table: Table, *, refits: int, seed: int) -> Any:
     """The estimate on rows drawn with replacement, `refits` times.
 
+    Draws without an estimate, in which a rare level is missing from an arm, are left out.
+
     Raises:
-        ValueError: a draw on which there is no estimate.
+        ValueError: more than one in twenty draws have no estimate.
     """
     generator, n = np.random.default_rng(seed), len(table.frame)
-    drawn = np.empty(refits)
+    drawn: list[float] = []
     for i in range(refits):
         index = generator.integers(n, size=n)
         try:
-            drawn[i] = how(table.rows(index))
+            drawn.append(how(table.rows(index)))
         except ValueError as error:
-            raise ValueError(
-                f"The estimate exists on these rows, but not on rows drawn from them (draw {i + 1} "
-                f"of {refits}), so that it has no interval: the data barely carry it. {error}"
-            ) from error
-    return drawn
+            if i + 1 - len(drawn) > refits / 20:
+                raise ValueError(
+                    "The estimate exists on these rows, but not on too many sets of rows drawn "
+                    f"from them, so that it has no interval: the data barely carry it. {error}"
+                ) from error
+    return np.array(drawn)
 
 
 def _matched(how: Estimator, table: Table, value: float, confidence: float) -> Interval:

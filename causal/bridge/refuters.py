@@ -141,6 +141,9 @@ def refute_scm(
 ) -> Refutation:
     """Changes the data behind a structural causal model, and estimates it and its effect again.
 
+    How strong an unseen common cause would have to be is asked of the graph and the table:
+    `causal.sensitivity(causal.adjust(frame, scm.graph, ...))`.
+
     Args:
         scm: whose mechanisms have a closed-form estimate; it is not changed.
         frame: the rows that it was fitted to; they are not changed.
@@ -153,12 +156,18 @@ def refute_scm(
         seed: of the changes.
 
     Raises:
-        ValueError: an outcome with levels; rows that do not determine a mechanism.
+        ValueError: an outcome with levels; rows that do not determine a mechanism; a model that
+            carries a note, such as a privacy ledger, to which new estimates would not keep.
         Unsupported: a mechanism without a closed form.
     """
     kind = _checked(how, draws)
     base, _ = unwrap(scm)
     assert isinstance(base, SCM)
+    if base.note is not None:
+        raise ValueError(
+            f"The model carries a note ({base.note}), and estimating it again would use the data "
+            "beyond what it says. Refute an estimate on data of your own."
+        )
     if base.mechanism(outcome).levels > 1:
         raise ValueError(
             f"{outcome!r} has levels; the refuters compare means of numbers. Give its probability "

@@ -278,3 +278,18 @@ def test_a_singular_design_is_refused_and_a_repeated_covariate_is_not() -> None:
     twice = adjust(good, "{w v} -> {t y}; t -> y", **ask)
     once = adjust(good, WTY, **ask)
     assert twice.value == pytest.approx(once.value)
+
+
+def test_a_level_that_one_arm_lacks_is_refused_and_a_rare_one_told() -> None:
+    """No treated row has w = c; in the second table two have, and few draws miss both."""
+    frame = pd.DataFrame({"w": ["a", "b"] * 60 + ["c"] * 30, "t": [0, 1, 1, 0] * 30 + [0] * 30})
+    frame["y"] = np.random.default_rng(0).normal(size=150) + frame.t
+    ask = {"treatment": "t", "outcome": "y", "seed": 0}
+    with pytest.raises(ValueError, match="treated rows do not determine what the others"):
+        adjust(frame, WTY, **ask)
+    with pytest.raises(ValueError, match="The rows do not determine the effect"):
+        adjust(frame, WTY, method="regression", **ask)
+    adjust(frame, WTY, units="att", refits=40, **ask)  # every treated row has a counterpart
+    frame.loc[[120, 121, 122, 123], "t"] = 1
+    rare = adjust(frame, WTY, refits=200, **ask)
+    assert "had no estimate" in rare.source

@@ -103,3 +103,6 @@ def test_bad_questions_are_explained() -> None:
     scm = SCM("t -> y", t=CategoricalTable([0.5, 0.5]), y=CategoricalTable([[1, 0], [0, 1]], ["t"]))
     with pytest.raises(ValueError, match="'y' has levels; the refuters compare means"):
         refute_scm(scm, rows(50), treatment="t", outcome="y")
+    scm.note = "(1, 1e-5)-private"
+    with pytest.raises(ValueError, match="carries a note"):
+        refute_scm(scm, rows(50), treatment="t", outcome="y")
