@@ -134,6 +134,12 @@ def _covariate(name: str, column: Any) -> dict[str, Any]:
         std = x.std()
         return {f"of {name}": (x - x.mean()) / std} if std > 0 else {}
     levels = pd.Categorical(column).remove_unused_categories()
+    if len(levels.categories) > max(20, len(column) / 10):
+        raise ValueError(
+            f"{name!r} ({column.dtype}) has {len(levels.categories)} levels in {len(column)} rows, "
+            "as names and dates do: hardly any row shares its level with one of the other arm. "
+            "Make a number of it, or coarser levels."
+        )
     return {
         f"of {name} = {level}": (levels == level).astype(float) for level in levels.categories[1:]
     }
@@ -153,6 +159,8 @@ def _check(frame: Any, strategy: Strategy) -> None:
 
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"A {type(frame).__name__} came; the data are a pandas DataFrame.")
+    if len(frame) < 4:
+        raise ValueError(f"The frame has {len(frame)} rows; that is too few to compare anything.")
     for name in strategy.columns:
         if name not in frame:
             raise ValueError(

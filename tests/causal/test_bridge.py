@@ -259,6 +259,8 @@ def test_bad_input_is_explained() -> None:
         (frame, WTY, {"method": "magic"}, "there are .regression."),
         (frame, WTY, {"units": "all"}, "there are .ate."),
         (frame.assign(y="ill"), WTY, {}, "The outcome 'y' is no number"),
+        (frame[:0], WTY, {}, "has 0 rows"),
+        (frame.assign(w=frame.index.map(str)), WTY, {}, "has 200 levels in 200 rows"),
         (frame.assign(t=True), WTY, {}, "'t' is True in every row"),
         (frame.drop(columns="w"), WTY, {}, "neither adjustment.*unseen: w"),
     ]
