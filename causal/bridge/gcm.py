@@ -185,16 +185,16 @@ def _unit(schema: Schema | None, name: str) -> tuple[float, float]:
 
 def _wrapped(node: Node) -> Any:
     """The node as the class of gcm that it is an instance of."""
-    root, inverted, plain, levels = _classes()
     if not node.parents:
-        return root(node)
+        return _root_class()(node)
+    plain, inverted, levels = _function_classes()
     if node.levels > 1:
         return levels(node)
     return inverted(node) if node.invertible else plain(node)
 
 
-def _classes() -> tuple[Any, Any, Any, Any]:
-    """gcm's classes for roots, invertible functions, others and levels, made when needed."""
+def _root_class() -> Any:
+    """gcm's class of roots, made when it is needed."""
     theirs = dowhy("gcm.causal_mechanisms")
 
     class Root(theirs.StochasticModel):  # type: ignore[misc, name-defined, unused-ignore]
@@ -210,7 +210,14 @@ def _classes() -> tuple[Any, Any, Any, Any]:
         def clone(self) -> Any:
             return type(self)(self.node.copied())
 
-    class _Function:
+    return Root
+
+
+def _function_classes() -> tuple[Any, Any, Any]:
+    """gcm's classes of functions of parents and noise: any, invertible ones, and levels."""
+    theirs = dowhy("gcm.causal_mechanisms")
+
+    class Plain(theirs.FunctionalCausalModel):  # type: ignore[misc, name-defined, unused-ignore]
         def __init__(self, node: Node) -> None:
             self.node = node
 
@@ -226,14 +233,11 @@ def _classes() -> tuple[Any, Any, Any, Any]:
         def clone(self) -> Any:
             return type(self)(self.node.copied())
 
-    class Inverted(_Function, theirs.InvertibleFunctionalCausalModel):  # type: ignore[misc, name-defined, unused-ignore]
+    class Inverted(Plain, theirs.InvertibleFunctionalCausalModel):  # type: ignore[misc, name-defined, unused-ignore]
         def estimate_noise(self, target_samples: Any, parent_samples: Any) -> Any:
             return self.node.pull(target_samples, parent_samples)
 
-    class Plain(_Function, theirs.FunctionalCausalModel):  # type: ignore[misc, name-defined, unused-ignore]
-        pass
-
-    class Levels(_Function, theirs.FunctionalCausalModel, theirs.ProbabilityEstimatorModel):  # type: ignore[misc, name-defined, unused-ignore]
+    class Levels(Plain, theirs.ProbabilityEstimatorModel):  # type: ignore[misc, name-defined, unused-ignore]
         @property
         def classifier_model(self) -> Any:
             return self
@@ -245,4 +249,4 @@ def _classes() -> tuple[Any, Any, Any, Any]:
         def estimate_probabilities(self, parent_samples: Any) -> Any:
             return self.node.probabilities(parent_samples)
 
-    return Root, Inverted, Plain, Levels
+    return Plain, Inverted, Levels
