@@ -1,7 +1,9 @@
 """Causal models and questions over `pgm`: interventions, counterfactuals, effects, discovery."""
 
-from causal import graph
+from causal import assess, attribution, bridge, graph
 from causal.answers import Comparison, Conditional, Counterfactual, Effect
+from causal.assess import falsify, soundness
+from causal.bridge import adjust, from_gcm, refute, refute_scm, sensitivity, to_gcm
 from causal.conditioning import condition
 from causal.counterfactuals import compare, counterfactual
 from causal.effects import effect
@@ -69,9 +71,13 @@ __all__ = [
     "Selection",
     "SplineNoise",
     "Table",
+    "adjust",
     "as_graph",
+    "assess",
+    "attribution",
     "auto",
     "bounds",
+    "bridge",
     "compare",
     "condition",
     "counterfactual",
@@ -82,7 +88,14 @@ __all__ = [
     "effect",
     "estimate",
     "exact_log_prob",
+    "falsify",
+    "from_gcm",
     "graph",
     "identify",
     "parse",
+    "refute",
+    "refute_scm",
+    "sensitivity",
+    "soundness",
+    "to_gcm",
 ]

@@ -35,7 +35,7 @@ def published_file(name: str) -> Path:
 def test_sets_are_found_and_described_without_being_loaded() -> None:
     fetched = ["fashion_mnist", "mnist"]
     assert pgm.data.names() == sorted(
-        [*TOYS, *fetched, "digits", "eight_schools", "parzen", "sachs"]
+        [*TOYS, *fetched, "digits", "eight_schools", "nsw", "parzen", "sachs"]
     )
     lines = pgm.data.describe().splitlines()
     assert [line.split()[0] for line in lines] == pgm.data.names()
@@ -349,3 +349,14 @@ def test_where_nothing_works_both_ways_are_told(
 def test_an_idx_file_of_another_type_is_refused() -> None:
     with pytest.raises(ValueError, match="Not an idx file"):
         mnist.read_idx(b"\x00\x00\x0d\x01\x00\x00\x00\x00")
+
+
+def test_nsw_is_the_table_of_dehejia_and_wahba() -> None:
+    """Their table 1: 185 treated, 260 controls, 15,992 of the CPS; means of age and earnings."""
+    data = pgm.data.load("nsw")
+    trial, study = data.split("experiment").frame, data.split("observed").frame
+    treated, controls, survey = trial[trial.treat == 1], trial[trial.treat == 0], study[185:]
+    assert (len(treated), len(controls), len(survey)) == (185, 260, 15992)
+    assert [round(t.age.mean(), 2) for t in (treated, controls, survey)] == [25.82, 25.05, 33.23]
+    assert [round(t.re74.mean()) for t in (treated, controls, survey)] == [2096, 2107, 14017]
+    assert study[:185].equals(treated)

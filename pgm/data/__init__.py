@@ -1,8 +1,8 @@
 """Data sets to try a model on: `load(name)`.
 
 A set is a function marked with `@dataset(...)` in a file of this folder, and is found there. Sets
-are shipped (sachs), come with scikit-learn (digits), are generated (toys), or are fetched once and
-checked (mnist, fashion_mnist).
+are shipped (nsw, sachs), come with scikit-learn (digits), are generated (toys), or are fetched once
+and checked (mnist, fashion_mnist).
 """
 
 import inspect
