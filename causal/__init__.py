@@ -1,6 +1,6 @@
 """Causal models and questions over `pgm`: interventions, counterfactuals, effects, discovery."""
 
-from causal import assess, attribution, bridge, graph
+from causal import assess, attribution, bridge, examples, graph
 from causal.answers import Comparison, Conditional, Counterfactual, Effect
 from causal.assess import falsify, soundness
 from causal.bridge import adjust, from_gcm, refute, refute_scm, sensitivity, to_gcm
@@ -11,7 +11,23 @@ from causal.equations import Equations
 from causal.estimation import estimate
 from causal.flows import CausalFlow
 from causal.graph import as_graph, parse
-from causal.identification import Estimand, NotIdentifiable, Table, bounds, identify
+from causal.identification import (
+    Criterion,
+    Estimand,
+    Instrument,
+    NotIdentifiable,
+    Table,
+    adjustment_sets,
+    bounds,
+    front_door_sets,
+    identify,
+    instruments,
+    is_adjustment_set,
+    is_back_door_set,
+    is_front_door_set,
+    is_instrument,
+    optimal_adjustment_set,
+)
 from causal.interventions import Intervened, do
 from causal.likelihood import exact_log_prob
 from causal.mechanisms import (
@@ -48,10 +64,12 @@ __all__ = [
     "Comparison",
     "Conditional",
     "Counterfactual",
+    "Criterion",
     "Effect",
     "EmpiricalRoot",
     "Equations",
     "Estimand",
+    "Instrument",
     "Intervened",
     "KernelRoot",
     "Kind",
@@ -72,6 +90,7 @@ __all__ = [
     "SplineNoise",
     "Table",
     "adjust",
+    "adjustment_sets",
     "as_graph",
     "assess",
     "attribution",
@@ -88,10 +107,18 @@ __all__ = [
     "effect",
     "estimate",
     "exact_log_prob",
+    "examples",
     "falsify",
     "from_gcm",
+    "front_door_sets",
     "graph",
     "identify",
+    "instruments",
+    "is_adjustment_set",
+    "is_back_door_set",
+    "is_front_door_set",
+    "is_instrument",
+    "optimal_adjustment_set",
     "parse",
     "refute",
     "refute_scm",

@@ -5,7 +5,7 @@ Every function takes and returns matplotlib axes.
 
 import itertools
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import networkx as nx
@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from causal.answers import Effect
-from causal.graph import GraphLike, as_graph, check_nodes
+from causal.graph import GraphLike, as_graph, check_nodes, latents
+from causal.graph.latent import ends
 
+Place: TypeAlias = tuple[float, float]
 Places: TypeAlias = "np.ndarray[Any, np.dtype[np.complex128]]"
 
 _BEFORE, _AFTER = "tab:gray", "tab:blue"
@@ -24,7 +26,9 @@ _UNTANGLED = 40
 
 
 def draw_graph(graph: GraphLike, *, do: Iterable[str] = (), ax: Any = None) -> Any:
-    """Draws a graph from causes (top) to effects; arrows that `do` severs are dashed.
+    """Draws a graph from causes (top) to effects; arrows that `do` severs are red and dashed.
+
+    Latent nodes are grey dashed circles; X <-> Y is a dashed arrow with two heads.
 
     Args:
         graph: in any form that `as_graph` reads.
@@ -41,23 +45,23 @@ def draw_graph(graph: GraphLike, *, do: Iterable[str] = (), ax: Any = None) -> A
     """
     import matplotlib.pyplot as plt
 
-    graph, done = as_graph(graph), set(do)
-    check_nodes(graph, done)
+    whole, done = as_graph(graph), set(do)
+    check_nodes(whole, done)
     ax = ax or plt.subplots()[1]
-    place = _places(graph)
-    cut = [(a, b) for a, b in graph.edges if b in done]
-    kept = [(a, b) for a, b in graph.edges if b not in done]
+    curved = {v: pair for v in whole if v not in done and (pair := ends(whole, v))}
+    plain: nx.DiGraph[str] = whole.subgraph(v for v in whole if v not in curved).copy()
+    place = _places(plain)
     style: dict[str, Any] = {"ax": ax, "node_size": _SIZE, "arrowsize": 12}
-    nx.draw_networkx_edges(graph, place, edgelist=kept, **style)
-    style |= {"edge_color": "tab:red", "style": "dashed"}
-    nx.draw_networkx_edges(graph, place, edgelist=cut, **style)
-    for shape, nodes in (("o", [v for v in graph if v not in done]), ("s", sorted(done))):
-        colour = "white" if shape == "o" else "lightskyblue"
-        nx.draw_networkx_nodes(
-            graph, place, nodelist=nodes, node_shape=shape, node_color=colour,
-            edgecolors="black", node_size=_SIZE, ax=ax,
-        )  # fmt: skip
-    nx.draw_networkx_labels(graph, place, font_size=8, ax=ax)
+    severed = {"edge_color": "tab:red", "style": "dashed"}
+    kept = [(a, b) for a, b in plain.edges if b not in done]
+    cut = [(a, b) for a, b in plain.edges if b in done]
+    nx.draw_networkx_edges(plain, place, edgelist=kept, **style)
+    nx.draw_networkx_edges(plain, place, edgelist=cut, **style | severed)
+    for a, b in curved.values():
+        look = severed if done & {a, b} else {"edge_color": _BEFORE, "style": "dashed"}
+        bend = {"arrowstyle": "<|-|>", "connectionstyle": f"arc3,rad={_bend(place, a, b)}"}
+        nx.draw_networkx_edges(plain, place, edgelist=[(a, b)], **style | look | bend)
+    _draw_nodes(plain, place, done, ax)
     ax.set_axis_off()
     ax.margins(0.1)
     return ax
@@ -117,6 +121,37 @@ def draw_effect(effect: Effect, *, ax: Any = None) -> Any:
     ax.set_title(" versus ".join(effect.worlds), fontsize=10)
     ax.margins(y=0.4)
     return ax
+
+
+def _draw_nodes(graph: nx.DiGraph, place: Mapping[str, Place], done: set[str], ax: Any) -> None:
+    """White circles; grey dashed ones for latent nodes, blue squares for those that are set."""
+    hidden = [v for v in latents(graph) if v not in done]
+    seen = [v for v in graph if v not in done and v not in hidden]
+    for nodes, shape, colour, edge in (
+        (seen, "o", "white", "black"),
+        (hidden, "o", "whitesmoke", _BEFORE),
+        (sorted(done), "s", "lightskyblue", "black"),
+    ):
+        drawn = nx.draw_networkx_nodes(
+            graph, place, nodelist=nodes, node_shape=shape, node_color=colour,
+            edgecolors=edge, node_size=_SIZE, ax=ax,
+        )  # fmt: skip
+        drawn.set_linestyle("dashed" if nodes is hidden else "solid")
+    nx.draw_networkx_labels(graph, place, font_size=8, ax=ax)
+
+
+def _bend(place: Mapping[str, Place], a: str, b: str) -> float:
+    """How far an arc bends, and to which side, so that it keeps clear of the other nodes."""
+    start, end = complex(*place[a]), complex(*place[b])
+    others = np.array([complex(*at) for v, at in place.items() if v not in (a, b)])
+    t = np.linspace(0, 1, 21)[:, None]
+
+    def crowding(bend: float) -> float:
+        top = (start + end) / 2 - 1j * bend * (end - start)
+        arc = (1 - t) ** 2 * start + 2 * t * (1 - t) * top + t**2 * end
+        return float((0.45 - np.abs(arc - others)).clip(0).sum()) + abs(bend)
+
+    return min((0.35, -0.35, 0.6, -0.6, 0.9, -0.9), key=crowding)
 
 
 def _places(graph: nx.DiGraph) -> dict[str, tuple[float, float]]:

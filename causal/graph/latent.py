@@ -124,6 +124,14 @@ def add_bidirected(graph: nx.DiGraph, pairs: Iterable[tuple[str, str]]) -> None:
         graph.add_edges_from([(name, first), (name, second)])
 
 
+def ends(graph: nx.DiGraph, node: str) -> tuple[str, str] | None:
+    """X and Y, if a node is the latent one of X <-> Y, by its children and its name U(X,Y)."""
+    pair = [v for v in graph if graph.has_edge(node, v)]
+    if _is_bidirected(graph, node, pair) and node == f"U({pair[0]},{pair[1]})":
+        return pair[0], pair[1]
+    return None
+
+
 def bidirected_nodes(graph: nx.DiGraph) -> dict[str, tuple[str, str]]:
     """The latent nodes that X <-> Y would make again at the same place, with X and Y.
 
@@ -131,13 +139,13 @@ def bidirected_nodes(graph: nx.DiGraph) -> dict[str, tuple[str, str]]:
     """
     found: dict[str, tuple[str, str]] = {}
     for node in reversed(list(graph)):
-        ends = [v for v in graph if graph.has_edge(node, v)]
-        if not _is_bidirected(graph, node, ends) or node != f"U({ends[0]},{ends[1]})":
+        pair = ends(graph, node)
+        if pair is None:
             break
-        found[node] = (ends[0], ends[1])
+        found[node] = pair
     place = {node: i for i, node in enumerate(graph)}
     ends_of = dict(reversed(found.items()))
-    keys = [[place[v] for v in ends] for ends in ends_of.values()]
+    keys = [[place[v] for v in pair] for pair in ends_of.values()]
     while keys and (keys != sorted(keys) or any(v in ends_of for e in ends_of.values() for v in e)):
         ends_of.pop(next(iter(ends_of)))
         keys = keys[1:]

@@ -6,11 +6,12 @@ x and y are separated by `given` if every path between them is blocked: by a cha
 2003).
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import networkx as nx
 
-from causal.graph.latent import bidirected_nodes
+from causal.graph.latent import ends
 from causal.graph.structure import Nodes, ancestors, node_set
 
 
@@ -80,12 +81,11 @@ def show_path(graph: nx.DiGraph, path: Sequence[str]) -> str:
         >>> show_path(graph, ["Z", "X", "U(X,Y)", "Y"])
         'Z -> X <-> Y'
     """
-    text, plain = path[0], bidirected_nodes(graph)
-    for i in range(1, len(path)):
-        if path[i] in plain and 0 < i < len(path) - 1:
-            continue
-        arrow = "->" if graph.has_edge(path[i - 1], path[i]) else "<-"
-        text += f" {'<->' if path[i - 1] in plain and i > 1 else arrow} {path[i]}"
+    text, inner = path[0], {v for v in path[1:-1] if ends(graph, v)}
+    for a, b in itertools.pairwise(path):
+        if b not in inner:
+            arrow = "->" if graph.has_edge(a, b) else "<-"
+            text += f" {'<->' if a in inner else arrow} {b}"
     return text
 
 

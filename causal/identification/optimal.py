@@ -78,7 +78,8 @@ def optimal_adjustment_set(
     best = neighbours(back, y, x, within=within)
     if not latents(graph) or within <= ancestors(graph, x | y):
         return best
-    if len(within) <= _COMPARED and (found := _dominant(graph, x, y, start=best)):
+    found = _dominant(graph, x, y, start=best) if len(within) <= _COMPARED else None
+    if found is not None:
         return found
     raise ValueError(
         "With these latent nodes the graph does not show that one valid set is best for all "

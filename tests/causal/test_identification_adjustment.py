@@ -8,9 +8,11 @@ from collections.abc import Iterator
 
 import networkx as nx
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from causal.graph import as_graph
 from causal.identification import (
     adjustment_sets,
     front_door_sets,
@@ -203,6 +205,15 @@ def variances(graph: nx.DiGraph, x: list[str], y: str, z: set[str], seed: int) -
     return given(j, i + k).item() * np.diag(np.linalg.inv(given(i, k) if k else s[np.ix_(i, i)]))
 
 
+def winners(graph: nx.DiGraph, x: list[str], y: str, seed: int) -> set[tuple[str, ...]]:
+    """The valid sets with the smallest sum of variances."""
+    of = {
+        z: variances(graph, x, y, set(z), seed).sum()
+        for z in adjustment_sets(graph, x, y, kind="all")
+    }
+    return {z for z in of if of[z] <= min(of.values()) * (1 + 1e-9)}
+
+
 @given(graphs(most=2), st.integers(1, 2), st.integers(0, 10**6))
 def test_the_optimal_set_has_the_smallest_variance(
     graph: nx.DiGraph, treatments: int, seed: int
@@ -222,3 +233,91 @@ def test_the_optimal_set_has_the_smallest_variance(
         for best, others in found.items():
             assert best in others
             assert all((of[best] <= of[z] + 1e-9).all() for z in others)
+
+
+def test_reasons_name_the_node_or_the_open_path() -> None:
+    graph = "A -> {X C}; B -> {C Y}; C -> D; X -> M -> {Y E}; L [latent]; L -> {X Y}"
+    reasons = {
+        is_adjustment_set(graph, "X", "Y"): "the non-causal path X <- L -> Y is open",
+        is_adjustment_set(graph, "X", "Y", "L"): "L is latent and cannot be adjusted for",
+        is_adjustment_set(graph, "X", "Y", "M"): "M is on a causal path from X to Y",
+        is_adjustment_set(
+            graph, "X", "Y", "E"
+        ): "E is an effect of M, on a causal path from X to Y",
+        is_back_door_set(graph, "A", "B", ["D", "C"]): "C is caused by A",
+        is_back_door_set("A -> {X C}; B -> {C Y}; C -> D; X -> Y", "X", "Y", "D"): (
+            "the back-door path X <- A -> C <- B -> Y is open given D (D is an effect of the "
+            "collider C)"
+        ),
+        is_front_door_set(graph, "X", "Y", "L"): "L is latent and cannot be used",
+        is_front_door_set(
+            graph, "X", "Y", ()
+        ): "the directed path X -> M -> Y misses the empty set",
+        is_instrument(graph, "E", "X", "Y"): "E is an effect of M, on a causal path from X to Y",
+        is_instrument(graph, "B", "X", "Y", "C"): (
+            "the path B -> Y is open given C, not through the treatment"
+        ),
+        is_instrument(graph, "B", "X", "Y"): "B and X are independent",
+    }
+    for criterion, reason in reasons.items():
+        assert not criterion
+        assert criterion.reason == reason
+    assert is_instrument(graph, "A", "X", "Y")
+    assert str(is_instrument(graph, "A", "X", "Y")) == "instrument: holds"
+
+
+def test_questions_that_are_none() -> None:
+    graph = "X -> Y; L [latent]; L -> Y; Z"
+    for treatment, outcome, message in [
+        ("X", "X", "both treatment and outcome"),
+        ("L", "Y", "latent"),
+        ("Q", "Y", "not in the graph"),
+        ((), "Y", "at least one treatment"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            adjustment_sets(graph, treatment, outcome)
+    for ask in (is_adjustment_set, is_back_door_set, is_front_door_set):
+        with pytest.raises(ValueError, match="itself"):
+            ask(graph, "X", "Y", "X")
+    with pytest.raises(ValueError, match="the effect is zero"):
+        instruments(graph, "Z", "Y")
+    with pytest.raises(ValueError, match="named twice"):
+        is_instrument(graph, "Z", "X", "Y", "Z")
+    with pytest.raises(ValueError, match="the effect is zero"):
+        optimal_adjustment_set(graph, "Z", "Y")
+    with pytest.raises(ValueError, match="No set of observed nodes"):
+        optimal_adjustment_set("X -> Y; X <-> Y", "X", "Y")
+
+
+def test_no_set_is_optimal_for_all_numbers() -> None:
+    # an M whose collider E can stand for the hidden cause B of the outcome
+    graph = "A -> {X E}; B [latent]; B -> {Y E}; X -> Y"
+    with pytest.raises(ValueError, match="depends on the mechanisms"):
+        optimal_adjustment_set(graph, "X", "Y")
+    best = [winners(as_graph(graph), ["X"], "Y", seed) for seed in range(10)]
+    assert {()} in best
+    assert {("A", "E")} in best
+    assert optimal_adjustment_set(graph, "X", "Y", among="minimal") == ()
+
+
+def test_a_treatment_after_another_is_not_adjusted_for_by_the_back_door_alone() -> None:
+    # Perkovic et al. (2018), example 3, in small: the sets of several treatments
+    graph = "X1 -> X2 -> Y; X1 -> Y; C -> {X2 Y}"
+    assert adjustment_sets(graph, ["X1", "X2"], "Y") == [("C",)]
+    verdict = is_back_door_set(graph, ["X1", "X2"], "Y", "C")
+    assert verdict.reason == "the back-door path X2 <- X1 -> Y is open given C"
+    assert is_adjustment_set(graph, ["X1", "X2"], "Y", "C")
+
+
+def test_nothing_is_exponential_on_a_large_graph() -> None:
+    draw = np.random.default_rng(0)
+    graph = nx.DiGraph()
+    graph.add_nodes_from(f"V{i}" for i in range(60))
+    pairs = itertools.combinations(list(graph), 2)
+    graph.add_edges_from(pair for pair in pairs if draw.random() < 0.1)
+    x, y = "V20", max(nx.descendants(graph, "V20"))
+    (smallest,) = adjustment_sets(graph, x, y, kind="minimum")
+    best = optimal_adjustment_set(graph, x, y)
+    assert is_adjustment_set(graph, x, y, smallest)
+    assert is_adjustment_set(graph, x, y, best)
+    assert len(smallest) <= len(best)

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 
 import causal
 from causal import SCM, effect
@@ -32,6 +33,21 @@ def test_the_graph_looks_the_same_before_and_after() -> None:
     assert {t.get_text(): t.get_position() for t in before.texts} == {
         t.get_text(): t.get_position() for t in after.texts
     }
+
+
+def test_what_is_not_observed_is_grey_and_dashed(ax: Axes) -> None:
+    graph = "L [latent]; L -> {X Z}; X -> Y; X <-> Y; Y <-> Z"
+    causal.draw_graph(graph, do=["X"], ax=ax)
+    assert {text.get_text() for text in ax.texts} == set("LXYZ")
+    styles = [(arrow.get_linestyle(), to_hex(arrow.get_edgecolor())) for arrow in ax.patches]
+    plain, severed = ("solid", "#000000"), ("dashed", to_hex("tab:red"))
+    # L -> Z and X -> Y; L -> X and X <-> Y are cut by do(X); Y <-> Z
+    assert styles[:2] == [plain, plain]
+    assert styles[2:] == [severed, severed, ("dashed", to_hex("tab:gray"))]
+    heads = [arrow.get_arrowstyle().arrow for arrow in ax.patches]
+    assert heads == ["-|>"] * 3 + ["<|-|>"] * 2
+    (latent,) = [c for c in ax.collections if c.get_linestyle()[0][1] is not None]
+    assert to_hex(latent.get_edgecolor()[0]) == to_hex("tab:gray")
 
 
 def test_a_node_that_is_not_there(ax: Axes) -> None:
