@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from causal.graph import as_graph
@@ -126,13 +126,27 @@ def test_back_door_sets_are_pearls(graph: nx.DiGraph, nodes: list[str]) -> None:
         assert not right or is_adjustment_set(graph, x, y, z)
 
 
-@given(graphs(), st.permutations(NAMES), st.sampled_from([(1, 1), (2, 1), (1, 2)]))
-def test_front_door_sets_are_pearls(
-    graph: nx.DiGraph, nodes: list[str], sizes: tuple[int, int]
-) -> None:
-    seen = [v for v in nodes if v in observed(graph)]
-    x, y, rest = set(seen[: sizes[0]]), set(seen[sizes[0] : sum(sizes)]), seen[sum(sizes) :]
-    assume(y)
+@st.composite
+def doors(draw: st.DrawFn) -> tuple[nx.DiGraph, set[str], set[str]]:
+    """Graphs with x -> m -> y and a latent cause of x and y, few more arrows, and x and y."""
+    u, x, a, m, b, y = draw(st.permutations(NAMES))
+    pairs = list(itertools.combinations([u, x, a, m, b, y], 2))
+    graph = nx.DiGraph()
+    graph.add_nodes_from(NAMES)
+    graph.add_edges_from([(u, x), (u, y), (x, m), (m, y)])
+    graph.add_edges_from(draw(st.lists(st.sampled_from(pairs), max_size=3, unique=True)))
+    graph.nodes[u]["latent"] = True
+    return (
+        graph,
+        {x} | draw(st.sampled_from([set(), {a}])),
+        {y} | draw(st.sampled_from([set(), {b}])),
+    )
+
+
+@given(doors())
+def test_front_door_sets_are_pearls(door: tuple[nx.DiGraph, set[str], set[str]]) -> None:
+    graph, x, y = door
+    rest = [v for v in observed(graph) if v not in x | y]
 
     def holds(m: set[str]) -> bool:  # Pearl (2009), def. 3.3.3
         directed = [p for a in x for p in paths(graph, {a}, y) if is_directed(graph, p)]
@@ -214,6 +228,7 @@ def winners(graph: nx.DiGraph, x: list[str], y: str, seed: int) -> set[tuple[str
     return {z for z in of if of[z] <= min(of.values()) * (1 + 1e-9)}
 
 
+@settings(max_examples=12)
 @given(graphs(most=2), st.integers(1, 2), st.integers(0, 10**6))
 def test_the_optimal_set_has_the_smallest_variance(
     graph: nx.DiGraph, treatments: int, seed: int
@@ -302,6 +317,8 @@ def test_no_set_is_optimal_for_all_numbers() -> None:
 
 def test_a_treatment_after_another_is_not_adjusted_for_by_the_back_door_alone() -> None:
     # Perkovic et al. (2018), example 3, in small: the sets of several treatments
+    graph = "X1 -> V -> X2 -> Y; C -> {X2 Y}"  # no proper causal path leads through V
+    assert adjustment_sets(graph, ["X1", "X2"], "Y", kind="all") == [("C",), ("V", "C")]
     graph = "X1 -> X2 -> Y; X1 -> Y; C -> {X2 Y}"
     assert adjustment_sets(graph, ["X1", "X2"], "Y") == [("C",)]
     verdict = is_back_door_set(graph, ["X1", "X2"], "Y", "C")
