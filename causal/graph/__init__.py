@@ -17,7 +17,7 @@ from causal.graph.independences import Independence, basis, independences
 from causal.graph.latent import bidirected, districts, latents, observed, project
 from causal.graph.matrices import from_frame, from_matrix
 from causal.graph.reading import GraphLike, as_graph
-from causal.graph.separation import open_path, separated, show_path
+from causal.graph.separation import connected, open_path, separated, show_path
 from causal.graph.separators import (
     find_separator,
     minimal_separators,
@@ -48,6 +48,7 @@ __all__ = [
     "bidirected",
     "check_acyclic",
     "check_nodes",
+    "connected",
     "cut_incoming",
     "cut_outgoing",
     "descendants",

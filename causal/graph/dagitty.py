@@ -12,7 +12,7 @@ from causal.graph.checks import check_graph
 from causal.graph.grammar import Statement, Unread, bare, quoted, statements
 from causal.graph.latent import add_bidirected, bidirected_nodes
 
-HEAD = re.compile(r'\s*(dag|pdag|mag|pag|digraph)\s*("(?:[^"\\]|\\.)*"|\w+)?\s*\{')
+HEAD = re.compile(r'\s*(dag|pdag|mag|pag)\s*("(?:[^"\\]|\\.)*"|\w+)?\s*\{')
 _NAME = bare("=@")
 _PLAIN = re.compile(r"[a-z_][\w.]*", re.I | re.A)
 _LATENT = {"latent", "unobserved", "l", "u"}

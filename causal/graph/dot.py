@@ -41,7 +41,10 @@ def from_dot(text: str) -> nx.DiGraph:
     text = _DEFAULT.sub(_pass_over, _COMMENT.sub(lambda comment: comment[1] or " ", text))
     head = HEAD.match(text)
     if not head or not text.rstrip().endswith("}"):
-        raise _unread("{", text[:40], "DOT is one graph in braces: digraph { A -> B }.")
+        raise _unread(
+            "{", text[:40],
+            "DOT is one graph in braces, with nothing behind them: digraph { A -> B }.",
+        )  # fmt: skip
     if not head["di"]:
         raise _unread("graph", text[:40], "An arrow has a direction: write digraph { A -> B }.")
     try:

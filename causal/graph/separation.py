@@ -72,6 +72,29 @@ def open_path(graph: nx.DiGraph, x: Nodes, y: Nodes, given: Nodes = ()) -> list[
     return None
 
 
+def connected(graph: nx.DiGraph, x: Nodes, given: Nodes = ()) -> set[str]:
+    """The nodes that are not separated from x by what is given, in linear time.
+
+    Raises:
+        ValueError: no such node, or one in both sets.
+
+    Example:
+        >>> from causal.graph import parse
+        >>> sorted(connected(parse("A -> {X C}; B -> {C Y}; X -> Y"), "X", given="Y"))
+        ['A', 'B', 'C']
+    """
+    x, _, z = disjoint(graph, x, (), given)
+    above = ancestors(graph, z)
+    found = {(v, False) for v in x}
+    todo = list(found)
+    for state in todo:
+        for new in _onward(graph, state, first=state[0] in x, z=z, above=above):
+            if new not in found and new[0] not in x:
+                found.add(new)
+                todo.append(new)
+    return {v for v, _ in found} - x - z
+
+
 def show_path(graph: nx.DiGraph, path: Sequence[str]) -> str:
     """A path with its arrows; the latent node of a bidirected edge is written as <->.
 

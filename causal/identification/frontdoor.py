@@ -11,11 +11,13 @@ if and only if that one meets 1 (Jeong, Tian & Bareinboim 2022, Finding and list
 adjustment sets).
 """
 
+import itertools
+from collections.abc import Iterator
 from typing import Literal
 
 import networkx as nx
 
-from causal.graph import GraphLike, Nodes, cut_outgoing, latents, observed, separated
+from causal.graph import GraphLike, Nodes, connected, cut_outgoing, latents, observed
 from causal.graph.structure import node_set
 from causal.identification.criterion import Criterion, blame, question
 
@@ -27,7 +29,7 @@ def front_door_sets(
     treatment: Nodes,
     outcome: Nodes,
     *,
-    kind: Literal["minimal", "all"] = "minimal",
+    kind: Literal["minimal", "one", "all"] = "minimal",
 ) -> list[tuple[str, ...]]:
     """The sets of observed mediators that satisfy the front-door criterion; none if there is none.
 
@@ -35,7 +37,8 @@ def front_door_sets(
         graph: in any form that `as_graph` reads.
         treatment: one node or several, set together.
         outcome: one node or several.
-        kind: "minimal" sets, no part of which is a front-door set, or "all" of them.
+        kind: "minimal" sets, no part of which is a front-door set; "one" of these, which takes
+            polynomial time; or "all" sets. A large graph may have exponentially many.
 
     Raises:
         ValueError: no such node, or a latent one.
@@ -47,20 +50,10 @@ def front_door_sets(
         [('A',), ('B',), ('A', 'B')]
     """
     graph, x, y = question(graph, treatment, outcome)
-    found, todo = list[set[str]](), [(set[str](), set(observed(graph)) - x - y)]
-    while todo:
-        include, within = todo.pop()
-        largest = _largest(graph, x, y, within)
-        if not include <= largest or not _intercepts(graph, x, y, largest):
-            continue
-        free = sorted(largest - include)
-        done = kind == "minimal" and is_front_door_set(graph, x, y, include)
-        if done or not free:
-            found.append(include)
-        else:
-            todo += [(include, largest - {free[0]}), (include | {free[0]}, largest)]
-    if kind == "minimal":
-        found = [z for z in found if not any(other < z for other in found)]
+    if kind == "all":
+        found = list(_all(graph, x, y))
+    else:
+        found = list(itertools.islice(_minimal(graph, x, y), 1 if kind == "one" else None))
     place = {v: i for i, v in enumerate(graph)}
     ordered = [tuple(v for v in graph if v in z) for z in found]
     return sorted(ordered, key=lambda z: (len(z), [place[v] for v in z]))
@@ -107,23 +100,59 @@ def is_front_door_set(
     return found and blame(_NAME, cut_outgoing(graph, m), m, y, x, "back-door path")
 
 
-def _largest(graph: nx.DiGraph, x: set[str], y: set[str], within: set[str]) -> set[str]:
-    """The largest part of `within` that meets 2 and 3.
+def _all(graph: nx.DiGraph, x: set[str], y: set[str]) -> Iterator[set[str]]:
+    todo = [(set[str](), set(observed(graph)) - x - y)]
+    while todo:
+        include, within = todo.pop()
+        largest = _largest(graph, x, y, within)
+        if largest is None or not include <= largest:
+            continue
+        free = sorted(largest - include)
+        if not free:
+            yield include
+        else:
+            todo += [(include, largest - {free[0]}), (include | {free[0]}, largest)]
+
+
+def _minimal(graph: nx.DiGraph, x: set[str], y: set[str]) -> Iterator[set[str]]:
+    """Every other minimal set lacks a node of the one that was found: one branch for each."""
+    todo = [(set[str](), set(observed(graph)) - x - y)]
+    while todo:
+        include, within = todo.pop()
+        m = _reduced(graph, x, y, include, within)
+        if m is None:
+            continue
+        if all(_largest(graph, x, y, m - {v}) is None for v in include):
+            yield m
+        kept = set(include)
+        for v in sorted(m - include):
+            todo.append((set(kept), within - {v}))
+            kept.add(v)
+
+
+def _reduced(
+    graph: nx.DiGraph, x: set[str], y: set[str], include: set[str], within: set[str]
+) -> set[str] | None:
+    """A front-door set with `include` of which no further node can be left out."""
+    m = _largest(graph, x, y, within)
+    if m is None or not include <= m:
+        return None
+    for v in sorted(m - include):
+        smaller = _largest(graph, x, y, m - {v})
+        if smaller is not None and include <= smaller:
+            m = smaller
+    return m
+
+
+def _largest(graph: nx.DiGraph, x: set[str], y: set[str], within: set[str]) -> set[str] | None:
+    """The largest front-door set in `within`, or None where there is none.
 
     A node that 3 excludes with the most other nodes beside it, it excludes with fewer.
     """
-    cut = cut_outgoing(graph, x)
-    kept = {v for v in within if separated(cut, x, v)}
-    while True:
-        cut = cut_outgoing(graph, kept)
-        fit = {v for v in kept if separated(cut, v, y, x)}
-        if fit == kept:
-            return kept
-        kept = fit
-
-
-def _intercepts(graph: nx.DiGraph, x: set[str], y: set[str], m: set[str]) -> bool:
-    return _missed(graph, x, y, m) is None
+    m = within - connected(cut_outgoing(graph, x), x)
+    while barred := m & connected(cut_outgoing(graph, m), y, x):
+        m = m - barred
+    return m if _missed(graph, x, y, m) is None else None
 
 
 def _missed(graph: nx.DiGraph, x: set[str], y: set[str], m: set[str]) -> list[str] | None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from causal.graph import (
     basis,
     bidirected,
+    connected,
     find_separator,
     independences,
     minimal_separators,
@@ -71,6 +72,7 @@ def test_separation_is_that_no_path_is_open(
     assert separated(graph, x, y, z) is apart
     path = open_path(graph, x, y, z)
     assert (path is None) is apart
+    assert bool(y & connected(graph, x, z)) is not apart
     if path is not None:
         assert path[0] in x
         assert path[-1] in y

@@ -162,6 +162,9 @@ def test_front_door_sets_are_pearls(door: tuple[nx.DiGraph, set[str], set[str]])
     assert sort(front_door_sets(graph, x, y, kind="all")) == sort(right)
     minimal = [z for z in right if not any(other < z for other in right)]
     assert sort(front_door_sets(graph, x, y)) == sort(minimal)
+    one = front_door_sets(graph, x, y, kind="one")
+    assert len(one) == bool(minimal)
+    assert all(set(m) in minimal for m in one)
     for m in subsets(rest):
         verdict = is_front_door_set(graph, x, y, m)
         assert bool(verdict) is (m in right)
@@ -281,6 +284,12 @@ def test_reasons_name_the_node_or_the_open_path() -> None:
     assert str(is_instrument(graph, "A", "X", "Y")) == "instrument: holds"
 
 
+def test_the_set_of_an_instrument_is_the_one_near_the_outcome() -> None:
+    # given A, which also separates Z from the outcome, Z would say nothing of the treatment
+    graph = "A -> {Z B X}; B -> Y; X -> Y; X <-> Y"
+    assert list(map(str, instruments(graph, "X", "Y"))) == ["A | B", "Z | B"]
+
+
 def test_questions_that_are_none() -> None:
     graph = "X -> Y; L [latent]; L -> Y; Z"
     for treatment, outcome, message in [
@@ -338,3 +347,5 @@ def test_nothing_is_exponential_on_a_large_graph() -> None:
     assert is_adjustment_set(graph, x, y, smallest)
     assert is_adjustment_set(graph, x, y, best)
     assert len(smallest) <= len(best)
+    (door,) = front_door_sets(graph, x, y, kind="one")
+    assert is_front_door_set(graph, x, y, door)
