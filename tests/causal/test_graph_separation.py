@@ -81,6 +81,20 @@ def test_separation_is_that_no_path_is_open(
         assert is_open(graph, path, z)
 
 
+@given(graphs())
+def test_every_pair_given_every_set(graph: nx.DiGraph) -> None:
+    skeleton = graph.to_undirected()
+    for a, b in itertools.combinations(NAMES, 2):
+        paths = list(nx.all_simple_paths(skeleton, a, b))
+        for z in subsets([v for v in NAMES if v not in (a, b)]):
+            apart = not any(is_open(graph, path, z) for path in paths)
+            assert separated(graph, a, b, z) is apart
+            path = open_path(graph, a, b, z)
+            assert (path not in paths) is apart
+            assert path is None or is_open(graph, path, z)
+            assert (b in connected(graph, a, z)) is not apart
+
+
 @given(graphs(), st.permutations(NAMES), st.data())
 def test_separators_are_those_among_all_subsets(
     graph: nx.DiGraph, nodes: list[str], data: st.DataObject
@@ -163,3 +177,14 @@ def test_sets_that_are_no_three_sets() -> None:
         find_separator(graph, "A", "C", include="U")
     with pytest.raises(ValueError, match="latent"):
         basis(graph)
+
+
+def test_a_node_that_must_be_in_the_set_blocks_already() -> None:
+    graph = parse("X -> A -> I -> B -> Y")
+    assert minimal_separators(graph, "X", "Y", include="I") == [("I",)]
+    assert minimum_separator(graph, "X", "Y", include="I") == ("I",)
+
+
+def test_a_latent_cause_works_through_another() -> None:
+    graph = parse("L [latent]; M [latent]; L -> {X M}; M -> {Y Z}")
+    assert bidirected(graph) == [("X", "Y"), ("X", "Z"), ("Y", "Z")]
