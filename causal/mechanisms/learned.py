@@ -48,13 +48,18 @@ class Learned(Mechanism):
         self.estimator = clone(estimator)
         self.register_buffer("said", torch.zeros(0))
 
+    @property
+    def ready(self) -> bool:
+        """Whether it is fitted."""
+        return len(self.said) > 0
+
     def predicted(self, parents: Values) -> Float[Tensor, "*n k"]:
         """What the estimator says of every row.
 
         Raises:
             ValueError: it is not fitted.
         """
-        if not len(self.said):
+        if not self.ready:
             raise ValueError(
                 f"The {type(self.estimator).__name__} is not fitted: no gradient trains it. Call "
                 "causal.estimate(scm, data) first; pgm.fit then trains the other nodes."
