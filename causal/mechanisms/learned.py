@@ -30,7 +30,8 @@ class Learned(Mechanism):
 
     Args:
         inputs: the kind of each parent.
-        estimator: it is cloned, and the clone fitted.
+        estimator: it is cloned, and the clone fitted; a `random_state` of None becomes 0, so that
+            the same rows make the same mechanism.
     """
 
     said: Float[Tensor, "points *k"]
@@ -46,6 +47,8 @@ class Learned(Mechanism):
                 "root: LinearGaussian, EmpiricalRoot, KernelRoot, MixtureRoot or CategoricalTable."
             )
         self.estimator = clone(estimator)
+        open_ = {k: 0 for k, v in self.estimator.get_params().items() if _is_seed(k) and v is None}
+        self.estimator.set_params(**open_)
         self.register_buffer("said", torch.zeros(0))
 
     @property
@@ -297,6 +300,10 @@ class Classifier(Learned):
         columns_seen = np.asarray(self.estimator.classes_, dtype=int)
         probs[:, columns_seen] = np.maximum(self.estimator.predict_proba(X), _TINY)
         return probs / probs.sum(1, keepdims=True)
+
+
+def _is_seed(parameter: str) -> bool:
+    return parameter.rpartition("__")[2] == "random_state"
 
 
 def _points(width: int) -> Any:

@@ -106,7 +106,7 @@ def test_a_vector_is_as_many_regressions_and_the_covariance_of_their_residuals()
 def test_a_network_with_noise_of_its_own_scale_finds_both() -> None:
     a, _ = rows(600)
     x = 20 + 4 * torch.sin(a) + (0.2 + 0.3 * (a > 5)) * torch.randn(600)
-    ours = causal.LocationScale.start(A, Kind(), hidden=(16,))
+    ours = causal.LocationScale.start(A, Kind())
     ours.estimate(x, {"a": a}, torch.ones(600))
     law = ours.dist({"a": torch.tensor([2.0, 8.0])})
     assert law.mean.tolist() == pytest.approx([20 + 4 * np.sin(2), 20 + 4 * np.sin(8)], abs=0.5)
