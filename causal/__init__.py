@@ -53,7 +53,8 @@ from causal.mechanisms import (
 )
 from causal.plots import draw_effect, draw_graph, draw_outcome
 from causal.scm import SCM
-from causal.selection import Selection, auto
+from causal.scores import Selection
+from causal.selection import auto
 
 __all__ = [
     "SCM",

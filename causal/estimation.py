@@ -44,6 +44,7 @@ def estimate(scm: SCM, data: Any) -> None:
         scm.schema = Schema.infer(data)
     batch = complete(scm, data)
     _set(scm, batch, torch.ones(rows_of(batch), device=scm.device), "estimate")
+    check(scm, batch).raise_if_broken()
 
 
 def bootstrap(scm: SCM, batch: Batch, *, seeds: Iterable[int]) -> Iterator[SCM]:
@@ -85,7 +86,13 @@ def complete(scm: SCM, data: Any) -> Batch:
             "dropping rows would bias it unless cells are missing at random. Train with pgm.fit, "
             "which integrates missing cells out."
         )
-    check(scm, batch).raise_if_broken()
+    if all(scm.mechanism(node).ready for node in scm.nodes):
+        check(scm, batch).raise_if_broken()
+    elif absent := [node for node in scm.nodes if node not in batch]:
+        raise ValueError(
+            f"The rows have no column for {', '.join(map(repr, absent))} (they have "
+            f"{', '.join(map(repr, batch))}), and every node is estimated from its own."
+        )
     return batch
 
 

@@ -12,6 +12,7 @@ Missing cells and latent nodes are integrated out (Little & Rubin 2019, sec. 6.2
 
 from collections.abc import Mapping
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from causal.scm import SCM, widened
 from pgm import log_prob, objective
 from pgm.batch import SEEN, Batch, rows_of
 from pgm.model import Model
+from pgm.noise.form import require
 from pgm.objectives import IWAE
 from pgm.verbs.density import LogProb
 
@@ -32,6 +34,7 @@ PROPOSED, BLIND = 8, 32
 @objective.register(SCM)
 def scm_objective(model: SCM, batch: Batch, *, size: int | None = None) -> Float[Tensor, " n"]:
     """Minus the log density of what was seen, or minus a bound of it, by row."""
+    check_set_cells(model, batch)
     exact = exact_log_prob(model, batch)
     if exact is not None:
         return -exact
@@ -48,6 +51,7 @@ def scm_log_prob(
     model: SCM, batch: Batch, *, particles: int = 100, seed: int | None = None
 ) -> LogProb:
     """The log density of what was seen of every row; levels that were not seen are summed out."""
+    check_set_cells(model, batch)
     exact = exact_log_prob(model, batch)
     if exact is not None:
         return LogProb(exact, exact.new_zeros(exact.shape), "exact")
@@ -58,7 +62,6 @@ def exact_log_prob(model: SCM, batch: Mapping[str, Tensor]) -> Float[Tensor, " n
     """The log density where what was not seen is linear-Gaussian; None elsewhere.
 
     Example:
-        >>> import torch
         >>> from causal import LinearGaussian
         >>> scm = SCM("x -> y", y=LinearGaussian({"x": 2.0}), x=LinearGaussian())
         >>> exact_log_prob(scm, {"y": torch.zeros(1)})
@@ -71,6 +74,28 @@ def exact_log_prob(model: SCM, batch: Mapping[str, Tensor]) -> Float[Tensor, " n
     if "clamped" in given:
         given["clamped"] = widened(model.graph, given["clamped"])  # type: ignore[assignment]
     return observed_log_prob(model, given, nodes, rows_of(batch))
+
+
+def check_set_cells(model: SCM, batch: Mapping[str, Tensor]) -> None:
+    """Refuses a cell that an experiment set to something that is not known.
+
+    Raises:
+        ValueError: a cell is both clamped and missing.
+    """
+    hidden = unseen(model, batch)
+    if "clamped" not in batch or not hidden:
+        return
+    clamped = widened(model.graph, batch["clamped"])
+    assert clamped is not None
+    for node in hidden:
+        cell = clamped[:, model.nodes.index(node)]
+        seen = batch.get(node + SEEN, torch.zeros_like(cell)).reshape(len(cell), -1).all(1)
+        require(
+            seen | ~cell,
+            cell,
+            f"Cells of {node!r} are clamped and missing: an experiment set them, and to what is "
+            "not known, so that nothing can be said of what depends on them. Leave those rows out.",
+        )
 
 
 def unseen(model: SCM, batch: Mapping[str, Tensor]) -> list[str]:

@@ -289,13 +289,17 @@ def _choose(scm: SCM) -> None:
 
 def _kind(scm: SCM, node: str) -> Kind | None:
     """What the schema says of a node, or was passed for it; None where nothing does."""
-    given = scm._given.get(node)
-    if isinstance(given, Kind):
-        return given
-    if scm.schema is None or node not in scm.schema.columns:
-        return None
-    column = scm.schema.columns[node]
-    return Kind(levels=len(column.levels)) if isinstance(column, Categorical) else NUMBER
+    given, column = scm._given.get(node), _column(scm, node)
+    said = given if isinstance(given, Kind) else None
+    if column is None:
+        return said
+    kind = Kind(levels=len(column.levels)) if isinstance(column, Categorical) else NUMBER
+    if said not in (None, kind):
+        raise ValueError(
+            f"Node {node!r} was passed as {said}, but its column in the schema is {kind}. Leave "
+            "one of the two out."
+        )
+    return kind
 
 
 def _default(scm: SCM, node: str, inputs: Inputs) -> type[Mechanism]:

@@ -8,7 +8,6 @@ standard error of the best (Breiman et al. 1984, sec. 3.4.3, here that of the pa
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,73 +34,10 @@ from causal.mechanisms import (
     SplineNoise,
 )
 from causal.scm import SCM, start
+from causal.scores import Score, Selection, paired
 from pgm import Categorical, Count, Schema
 from pgm.batch import Batch, rows_of
 from pgm.randomness import seeded
-
-
-@dataclass(frozen=True, eq=False)
-class Score:
-    """How a mechanism did on rows that it was not estimated from.
-
-    Attributes:
-        name: of its class.
-        log_prob: held-out log-density of each free row, nats; none where it could not be estimated.
-        reason: why not.
-    """
-
-    name: str
-    log_prob: Float[Tensor, " n"] | None
-    reason: str = ""
-
-    @property
-    def mean(self) -> float:
-        """Nats a row; minus infinity where it could not be estimated."""
-        return -torch.inf if self.log_prob is None else float(self.log_prob.mean())
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """The record of a choice; it prints itself as a table.
-
-    Attributes:
-        scores: by node, those of all candidates, simplest first.
-        chosen: by node, the name of the candidate that was taken.
-        folds: the number of parts of the rows.
-    """
-
-    scores: Mapping[str, tuple[Score, ...]]
-    chosen: Mapping[str, str]
-    folds: int
-
-    def gain(self) -> tuple[float, float]:
-        """Held-out nats a row over the simplest candidate at every node, and their error.
-
-        Nodes are added up, each with the mean of its own rows.
-        """
-        parts = [paired(self.taken(node), scores[0]) for node, scores in self.scores.items()]
-        return sum(m for m, _ in parts), sum(e**2 for _, e in parts) ** 0.5
-
-    def taken(self, node: str) -> Score:
-        """The score of the candidate that was taken."""
-        return next(s for s in self.scores[node] if s.name == self.chosen[node])
-
-    def __str__(self) -> str:
-        lines = [f"Held-out log-density, nats a row, {self.folds} folds (difference to the best)"]
-        width = max(len(s.name) for scores in self.scores.values() for s in scores)
-        for node, scores in self.scores.items():
-            best = max(scores, key=lambda s: s.mean)
-            for score in scores:
-                mark = "*" if score.name == self.chosen[node] else " "
-                head = f"  {node if score is scores[0] else '':<12} {mark} {score.name:<{width}}"
-                if score.log_prob is None:
-                    lines.append(f"{head}  not estimated: {score.reason}")
-                    continue
-                m, e = paired(score, best)
-                lines.append(f"{head}  {score.mean:9.3f}  ({m:.3f} ± {e:.3f})")
-        m, e = self.gain()
-        lines.append(f"  against the simplest at every node: {m:+.3f} ± {e:.3f} nats a row")
-        return "\n".join(lines)
 
 
 def auto(
@@ -132,12 +68,14 @@ def auto(
         ValueError: fewer than two folds or than two rows a fold; a node that no candidate fits.
 
     Example:
-        >>> x = torch.randn(300, generator=torch.Generator().manual_seed(0))
-        >>> y = x**2 + 0.1 * torch.randn(300, generator=torch.Generator().manual_seed(1))
-        >>> options = {"x": [LinearGaussian], "y": [LinearGaussian, AdditiveNoise]}
-        >>> scm, record = auto("x -> y", {"x": x, "y": y}, candidates=options, folds=2, seed=0)
-        >>> record.chosen
-        {'x': 'LinearGaussian', 'y': 'AdditiveNoise'}
+        >>> u = torch.randn(200, generator=torch.Generator().manual_seed(0))
+        >>> record = auto("x", {"x": u + 4 * u.sign()}, folds=2, seed=0)[1]
+        >>> print(record)
+        Held-out log-density, nats a row, 2 folds (difference to the best)
+          x              LinearGaussian     -2.99  (-1.39 ± 0.05)
+                       * MixtureRoot        -1.60  (0.000 ± 0.000)
+                         KernelRoot         -2.27  (-0.67 ± 0.04)
+          against the simplest at every node: +1.39 ± 0.05 nats a row
     """
     if schema is None and type(data).__module__.partition(".")[0] == "pandas":
         schema = Schema.infer(data)
@@ -184,14 +122,6 @@ def candidates_of(scm: SCM, node: str) -> list[type[Mechanism]]:
     return [LinearGaussian, AdditiveNoise, LocationScale, PostNonlinear, SplineNoise]
 
 
-def paired(score: Score, other: Score) -> tuple[float, float]:
-    """The mean difference of two candidates over the same rows, and its standard error."""
-    if score.log_prob is None or other.log_prob is None:
-        return torch.nan, torch.nan
-    difference = score.log_prob - other.log_prob
-    return float(difference.mean()), float(difference.std()) / len(difference) ** 0.5
-
-
 def name_of(made: Any) -> str:
     """What a candidate is called."""
     cls = made if isinstance(made, type) else made.func
@@ -200,7 +130,7 @@ def name_of(made: Any) -> str:
     return f"{cls.__name__}({shown})" if shown else str(cls.__name__)
 
 
-def _simplest(node: str, tried: list[Any]) -> Any:
+def _simplest(node: str, tried: list[Score]) -> Score:
     """The first that is within one standard error of the best."""
     best = max(tried, key=lambda score: score.mean)
     if not best.mean > -torch.inf:

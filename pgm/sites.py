@@ -83,9 +83,8 @@ class Site:
         """
         log_value = self.log_prob()
         if self.clamp is not None and self.enumerated is not None:
-            known = self.clamp.any(
-                self.enumerated, keepdim=True
-            )  # one value, and no sum: masks act
+            # where the value was seen nothing is summed, and a mask acts as it does elsewhere
+            known = self.clamp.any(self.enumerated, keepdim=True)
             masked = self._masked(self.fn.log_prob(self.value))
             log_value = torch.where(known, masked, log_value).masked_fill(self.clamp, -torch.inf)
         for dim in range(-min(log_value.dim(), MAX_PLATES), -1):

@@ -135,10 +135,10 @@ def synthetic_rows(model: Model, like: Batch, n: int) -> Batch:
     """Rows drawn from the model, of the sites, shapes and dtypes of `like` and nothing else of it.
 
     What the model does not draw (context, or sites of a program that cannot be run forwards) is
-    between 0 and 1, so that it may be a scale or a probability, or zero for integers. Where `like`
+    between 0 and 1, so that it may be a scale or a probability, or zero (false) for others. Where `like`
     has missing cells, a third of the cells of every row but the first are missing.
     """
-    made_up = {name: _noise(value, n) for name, value in like.items()}
+    made_up = {name: _noise(name, value, n) for name, value in like.items()}
     with torch.no_grad():
         try:
             with Run() as joint:
@@ -158,9 +158,9 @@ def synthetic_rows(model: Model, like: Batch, n: int) -> Batch:
     return Batch(made_up)
 
 
-def _noise(like: Tensor, n: int) -> Tensor:
+def _noise(name: str, like: Tensor, n: int) -> Tensor:
     shape = (n, *like.shape[1:])
-    if like.dtype == torch.bool:
+    if like.dtype == torch.bool and name.endswith(SEEN):
         return torch.rand(shape, device=like.device) < 2 / 3
     if like.is_floating_point():
         return torch.rand(shape, dtype=like.dtype, device=like.device)
@@ -241,6 +241,8 @@ def _held(model: Model, batch: Batch) -> Iterator[str]:
     """Buffers and parameters in which at least half of the rows are rows of the data."""
     for name, kept in [*model.named_buffers(), *model.named_parameters()]:
         for site, x in batch.items():
+            if site.endswith(SEEN):  # any two masks have rows in common
+                continue
             if kept.dim() < 1 or kept.shape[1:] != x.shape[1:] or not len(kept):
                 continue
             rows = set(_fingerprints(x))

@@ -30,7 +30,8 @@ class Learned(Mechanism):
 
     Args:
         inputs: the kind of each parent.
-        estimator: it is cloned, and the clone fitted.
+        estimator: it is cloned, and the clone fitted; a `random_state` of None becomes 0, so that
+            the same rows make the same mechanism.
     """
 
     said: Float[Tensor, "points *k"]
@@ -46,7 +47,14 @@ class Learned(Mechanism):
                 "root: LinearGaussian, EmpiricalRoot, KernelRoot, MixtureRoot or CategoricalTable."
             )
         self.estimator = clone(estimator)
+        open_ = {k: 0 for k, v in self.estimator.get_params().items() if _is_seed(k) and v is None}
+        self.estimator.set_params(**open_)
         self.register_buffer("said", torch.zeros(0))
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is fitted."""
+        return len(self.said) > 0
 
     def predicted(self, parents: Values) -> Float[Tensor, "*n k"]:
         """What the estimator says of every row.
@@ -54,7 +62,7 @@ class Learned(Mechanism):
         Raises:
             ValueError: it is not fitted.
         """
-        if not len(self.said):
+        if not self.ready:
             raise ValueError(
                 f"The {type(self.estimator).__name__} is not fitted: no gradient trains it. Call "
                 "causal.estimate(scm, data) first; pgm.fit then trains the other nodes."
@@ -292,6 +300,10 @@ class Classifier(Learned):
         columns_seen = np.asarray(self.estimator.classes_, dtype=int)
         probs[:, columns_seen] = np.maximum(self.estimator.predict_proba(X), _TINY)
         return probs / probs.sum(1, keepdims=True)
+
+
+def _is_seed(parameter: str) -> bool:
+    return parameter.rpartition("__")[2] == "random_state"
 
 
 def _points(width: int) -> Any:

@@ -53,6 +53,7 @@ class LinearGaussian(Mechanism):
                 "that follows from its parents without noise there is no density: leave it out."
             )
         self.inputs, blocks = blocks_of(coefficients, 1, vectors)
+        self.plain = all(kind.is_number for kind in self.inputs.values())
         weight = torch.cat([torch.zeros(0, 1), *blocks.values()])[:, 0]
         self.weight = nn.Parameter(weight, requires_grad=bool(blocks))
         self.intercept = nn.Parameter(torch.tensor(float(intercept)))
@@ -74,6 +75,10 @@ class LinearGaussian(Mechanism):
     def mean(self, parents: Values) -> Tensor:
         """b + sum_p w_p x_p."""
         mu: Tensor = self.intercept
+        if self.plain:
+            for name, w in zip(self.inputs, self.weight.unbind(), strict=True):
+                mu = mu + w * parents[name]
+            return mu
         weights = self.weight.split([kind.width for kind in self.inputs.values()])
         for (name, kind), w in zip(self.inputs.items(), weights, strict=False):
             mu = mu + part(parents[name], w, kind)

@@ -48,6 +48,11 @@ class Mechanism(PyroModule):
         """The levels of the node; 1 for numbers and vectors."""
         return self.kind.levels
 
+    @property
+    def ready(self) -> bool:
+        """Whether it has a distribution before it is estimated."""
+        return True
+
     @classmethod
     def start(cls, inputs: Inputs, kind: Kind, **options: Any) -> "Mechanism":
         """The untrained mechanism of a node of some kind, for parents of these kinds.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Shaped
-from pyro.distributions import Categorical, OrderedLogistic
+from pyro.distributions import Categorical
 from torch import Tensor, nn
 
 from causal.mechanisms.additive import begin_again, shaken
@@ -23,26 +23,29 @@ from pgm.noise import couplings
 _TINY = 1e-30
 
 
-class OrderedProbit(Categorical):
-    """Levels cut from a normal variable; its natural coupling is the monotone one.
+class Ordered(Categorical):
+    """Levels cut from one number; their natural coupling is the monotone one.
 
     Example:
-        >>> OrderedProbit(cut(torch.tensor(0.0), torch.tensor([0.0]))).probs
+        >>> Ordered(cut(torch.tensor(0.0), torch.tensor([0.0]), "probit")).probs
         tensor([0.5000, 0.5000])
     """
 
 
-couplings.register(OrderedProbit, lambda fn: ("monotone", "gumbel"))
+couplings.register(Ordered, lambda fn: ("monotone", "gumbel"))
 
 
-def cut(eta: Float[Tensor, "*n"], cutpoints: Float[Tensor, " cuts"]) -> Float[Tensor, "*n k"]:
-    """The probabilities Phi(c_j - eta) - Phi(c_(j-1) - eta)."""
+def cut(
+    eta: Float[Tensor, "*n"], cutpoints: Float[Tensor, " cuts"], link: str
+) -> Float[Tensor, "*n k"]:
+    """The probabilities F(c_j - eta) - F(c_(j-1) - eta)."""
+    F = torch.special.ndtr if link == "probit" else torch.sigmoid
     c = cutpoints - eta[..., None]
     end = torch.full_like(c[..., :1], torch.inf)
     a, b = torch.cat([-end, c], -1), torch.cat([c, end], -1)
     upper = a > 0  # a difference of the smaller tails keeps its digits
     low, high = torch.where(upper, -b, a), torch.where(upper, -a, b)
-    return (torch.special.ndtr(high) - torch.special.ndtr(low)).clamp(min=_TINY)
+    return (F(high) - F(low)).clamp(min=_TINY)
 
 
 class Ordinal(Mechanism):
@@ -107,10 +110,7 @@ class Ordinal(Mechanism):
 
     def dist(self, parents: Values) -> Any:
         """The law of the cumulative probabilities."""
-        eta = self.predictor(parents)[..., 0]
-        if self.link == "probit":
-            return OrderedProbit(cut(eta, self.cutpoints))
-        return OrderedLogistic(eta, self.cutpoints)
+        return Ordered(cut(self.predictor(parents)[..., 0], self.cutpoints, self.link))
 
     def estimate(
         self, x: Shaped[Tensor, " n"], parents: Values, weight: Float[Tensor, " n"]

@@ -39,6 +39,11 @@ class Root(Mechanism):
         self.register_buffer("values", atoms)
         self.register_buffer("weights", counts / max(len(x), 1))
 
+    @property
+    def ready(self) -> bool:
+        """Whether there are values."""
+        return len(self.values) > 0
+
     @classmethod
     def start(cls, inputs: Inputs, kind: Kind, **options: Any) -> "Root":
         """Without values, which `causal.estimate` fills in."""
@@ -134,7 +139,8 @@ class KernelRoot(Root):
 
     def dist(self, parents: Values) -> Any:
         """A mixture of as many normals as there are values."""
-        return Kernels(Categorical(probs=self.weights), Normal(self.known(), self.bandwidth))
+        values = self.known()
+        return Kernels(Categorical(probs=self.weights), Normal(values, self.bandwidth))
 
     def estimate(
         self, x: Shaped[Tensor, " n"], parents: Values, weight: Float[Tensor, " n"]

@@ -73,6 +73,16 @@ def test_a_clamped_cell_cuts_its_mechanism_where_others_are_missing() -> None:
     assert pgm.log_prob(scm, rows).value.item() == pytest.approx(want.item(), abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", [Kind(), BINARY])
+def test_a_cell_that_was_set_and_not_measured_is_refused(kind: Kind) -> None:
+    scm = SCM("A -> B", A=kind)
+    rows = {"A": torch.zeros(2), "B": torch.ones(2), "A_seen": torch.tensor([True, False])}
+    rows["clamped"] = torch.tensor([[True, False], [True, False]])
+    for ask in (pgm.log_prob, pgm.objective):
+        with pytest.raises(ValueError, match="'A' are clamped and missing"):
+            ask(scm, rows)
+
+
 def binary(seed: int) -> SCM:
     g = torch.Generator().manual_seed(seed)
     p = torch.rand(8, generator=g)

@@ -1,10 +1,12 @@
 """What every mechanism promises, asked of every subclass of Mechanism by its own example."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from scipy import stats
+from sklearn.tree import DecisionTreeRegressor
 from torch import Tensor
 from torch.func import vmap
 
@@ -183,6 +185,22 @@ def test_estimates_are_deterministic_and_see_weights(cls: type[Mechanism]) -> No
     two.estimate(x[twice], {p: v[twice] for p, v in heard.items()}, torch.ones(len(twice)))
     first, second = (made.dist(heard).log_prob(x) for made in (one, two))
     assert torch.allclose(first, second, atol=1e-3)
+
+
+def test_what_has_no_law_before_it_is_estimated() -> None:
+    x, heard = causal.mechanisms.learned.made_up_rows()
+    tree = partial(causal.Regressor, estimator=DecisionTreeRegressor(max_depth=2, random_state=0))
+    made = {"a": causal.KernelRoot, "b": causal.EmpiricalRoot, "y": tree}
+    rows = {"a": heard["a"], "b": heard["t"].float(), "y": x}
+    scm = causal.SCM("a -> y; b -> y", **made)
+    with pytest.raises(ValueError, match="read off rows"):
+        pgm.log_prob(scm, rows)
+    with pytest.raises(ValueError, match="no column for 'b'"):
+        causal.estimate(scm, {"a": rows["a"], "y": x})
+    causal.estimate(scm, rows)
+    assert torch.isfinite(pgm.log_prob(scm, rows).value).all()
+    answer = causal.effect(scm, "y", do={"b": 1.0}, versus={"b": 0.0}, data=rows, refits=40, seed=0)
+    assert answer.lower < 1.0 < answer.upper
 
 
 def test_a_forest_that_predicts_otherwise_is_not_read_back(tmp_path: Path) -> None:

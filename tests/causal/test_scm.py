@@ -1,5 +1,6 @@
 """Structural causal models: mechanisms by column, training, clamped cells, missing cells, files."""
 
+from functools import partial
 from pathlib import Path
 
 import networkx as nx
@@ -50,6 +51,26 @@ def test_mechanisms_are_chosen_by_the_kind_of_column() -> None:
         "dose": Kind(levels=3),
         "relapse": Kind(levels=2),
     }
+
+
+def test_a_count_gets_a_negative_binomial() -> None:
+    scm = SCM("A -> B", schema=COUNT)
+    assert isinstance(scm.mechanism("A"), causal.NegativeBinomial)
+    rows = {"A": torch.tensor([0.0, 3.0, 1.0, 8.0]), "B": torch.tensor([0.0, 1.0, 0.0, 2.0])}
+    causal.estimate(scm, rows)
+    assert scm.mechanism("A").dist({}).mean.item() == pytest.approx(3.0, rel=1e-2)
+
+
+def test_mechanisms_by_class_with_options_and_by_kind() -> None:
+    net = partial(causal.AdditiveNoise, hidden=(4,))
+    scm = SCM("t -> y; v -> y", t=Kind(levels=3), v=Kind(size=2), y=net)
+    assert [type(scm.mechanism(n)).__name__ for n in ("t", "v", "y")] == [
+        "CategoricalTable",
+        "LinearVector",
+        "AdditiveNoise",
+    ]
+    assert scm.mechanism("y").predictor.net[0].weight.shape == (4, 5)
+    assert set(untrained(scm)) == {"t", "v", "y"}
 
 
 def test_fit_through_the_loop_reaches_the_closed_form() -> None:
@@ -195,6 +216,7 @@ NUMBERS = pgm.Schema({"A": pgm.Continuous(), "B": pgm.Continuous()})
         (lambda: SCM("A -> B", B=LinearGaussian({"C": 1.0})), "listens to C, but its parents"),
         (lambda: SCM("A -> B", B=LinearGaussian()), "listens to nothing"),
         (lambda: SCM("A -> B", B=LinearGaussian({"A": [0.0, 1.0]})), "but the node is a number"),
+        (lambda: SCM("A -> B", B=Kind(levels=2), schema=NUMBERS), "but its column in the schema"),
         (lambda: SCM("A -> clamped"), "cannot be called 'clamped'"),
         (lambda: SCM("A -> B_seen"), "end with _seen"),
         (lambda: SCM("A -> B -> C", schema=NUMBERS), "without a column in the schema: C"),
