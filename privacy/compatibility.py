@@ -135,8 +135,8 @@ def synthetic_rows(model: Model, like: Batch, n: int) -> Batch:
     """Rows drawn from the model, of the sites, shapes and dtypes of `like` and nothing else of it.
 
     What the model does not draw (context, or sites of a program that cannot be run forwards) is
-    between 0 and 1, so that it may be a scale or a probability, or zero (false) for others. Where `like`
-    has missing cells, a third of the cells of every row but the first are missing.
+    between 0 and 1, so that it may be a scale or a probability, or zero (false) for others. Where
+    `like` has missing cells, a third of the cells of every row but the first are missing.
     """
     made_up = {name: _noise(name, value, n) for name, value in like.items()}
     with torch.no_grad():
