@@ -4,7 +4,6 @@ p(x_1, ..., x_d) = prod_j p(x_j | parents of j) (Pearl 2009, Causality, eq. 1.33
 `pgm.Model`: it is trained by `pgm.fit` and asked by every verb, and `causal.do` cuts its arrows.
 """
 
-import copy
 import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,25 +13,20 @@ import networkx as nx
 import torch
 from torch import Tensor, nn
 
+from causal.defaults import check_fit, default, fix_scale, kind_of, read_given, start
 from causal.graph import GraphLike, as_graph, check_nodes, latents, observed, order, to_text
 from causal.marginal import entangled
 from causal.mechanisms import (
     NUMBER,
-    CategoricalTable,
-    Inputs,
     Kind,
-    LinearGaussian,
-    LinearSoftmax,
-    LinearVector,
     Mechanism,
-    NegativeBinomial,
     build,
     describe,
 )
 from causal.mechanisms.additive import shaken
 from causal.proposals import Encoder, propose
 from causal.structural import Structural
-from pgm import Categorical, Count, Model, Schema, rows
+from pgm import Model, Schema, rows
 from pgm.batch import SEEN
 from pgm.schema.columns import listing
 
@@ -69,6 +63,7 @@ class SCM(Structural):
             levels than the schema's; columns that are no nodes.
 
     Example:
+        >>> from causal import LinearGaussian
         >>> scm = SCM("A -> B", B=LinearGaussian({"A": 2.0}, scale=0.5))
         >>> scm.nodes, [name for name, _ in scm.named_parameters()][-1]
         (('A', 'B'), 'mechanisms.p(B).log_scale')
@@ -83,7 +78,7 @@ class SCM(Structural):
         super().__init__()
         self.graph = nx.freeze(as_graph(graph))
         _check_nodes(self.graph, mechanisms)
-        self._given = {name: _given(name, value) for name, value in mechanisms.items()}
+        self._given = {name: read_given(name, value) for name, value in mechanisms.items()}
         self._made = {n for n, v in mechanisms.items() if isinstance(v, dict) and not v["given"]}
         self.mechanisms = nn.ModuleDict()
         self.encoder: nn.Module | None = None
@@ -220,6 +215,7 @@ def untrained(model: Model) -> list[str]:
     Other models than those with a rule of their own do not know, and name none.
 
     Example:
+        >>> from causal import LinearGaussian
         >>> untrained(SCM("A -> B", A=LinearGaussian()))
         ['B']
     """
@@ -272,82 +268,21 @@ def _choose(scm: SCM) -> None:
         inputs = {p: kinds[p] for p in scm.parents(node)}
         old = scm.mechanisms[_key(node)] if _key(node) in scm.mechanisms else None  # noqa: SIM401
         given = scm._given.get(node)
-        own = _kind(scm, node)
+        column = scm.schema.columns.get(node) if scm.schema else None
+        own = kind_of(node, column, given)
         if isinstance(given, Mechanism):
             new = old if isinstance(old, Mechanism) else given
         else:
-            made = _default(scm, node, inputs) if given is None or own is given else given
+            said = given is not None and not isinstance(given, Kind)
+            made = given if said else default(column, own or NUMBER, inputs)
             new = _parted(scm, node, start(node, made, inputs, own or NUMBER))
             if type(old) is type(new) and (old.inputs, old.kind) == (new.inputs, new.kind):
                 new = old
         if node in latents(scm.graph) and not scm.is_given(node):
-            _fix_scale(new)
-        _check_fit(node, new, inputs, own or new.kind)
+            fix_scale(new)
+        check_fit(node, new, inputs, own or new.kind)
         kinds[node] = new.kind
         scm.mechanisms[_key(node)] = new.to(scm.device, scm.dtype)
-
-
-def _kind(scm: SCM, node: str) -> Kind | None:
-    """What the schema says of a node, or was passed for it; None where nothing does."""
-    given, column = scm._given.get(node), _column(scm, node)
-    said = given if isinstance(given, Kind) else None
-    if column is None:
-        return said
-    kind = Kind(levels=len(column.levels)) if isinstance(column, Categorical) else NUMBER
-    if said not in (None, kind):
-        raise ValueError(
-            f"Node {node!r} was passed as {said}, but its column in the schema is {kind}. Leave "
-            "one of the two out."
-        )
-    return kind
-
-
-def _default(scm: SCM, node: str, inputs: Inputs) -> type[Mechanism]:
-    """The class of mechanism for the kind of a node."""
-    kind = _kind(scm, node) or NUMBER
-    if kind.size is not None:
-        return LinearVector
-    if kind.levels > 1 or isinstance(_column(scm, node), Categorical):
-        return CategoricalTable if all(k.levels > 1 for k in inputs.values()) else LinearSoftmax
-    return NegativeBinomial if isinstance(_column(scm, node), Count) else LinearGaussian
-
-
-def _column(scm: SCM, node: str) -> Any:
-    return scm.schema.columns.get(node) if scm.schema else None
-
-
-def _fix_scale(mechanism: Mechanism) -> None:
-    """A latent number has no scale of its own: mean 0 and variance 1 given parents at 0."""
-    for name, parameter in mechanism.named_parameters():
-        if mechanism.levels == 1 and name != "weight":
-            parameter.requires_grad_(False)
-
-
-def start(node: str, made: Any, inputs: Inputs, kind: Kind) -> Mechanism:
-    """The untrained mechanism of a class, or of a `functools.partial` of one."""
-    options: dict[str, Any] = {}
-    if isinstance(made, functools.partial):
-        made, options = made.func, made.keywords
-    try:
-        return made.start(inputs, kind, **options)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"The mechanism of {node!r}: {error}") from error
-
-
-def _given(node: str, value: Any) -> Any:
-    """What was passed for a node: a copy of a mechanism, a class, or a description from a file."""
-    if isinstance(value, dict) and "mechanism" in value:
-        return build(value)
-    if isinstance(value, Mechanism):
-        return copy.deepcopy(value)
-    made = value.func if isinstance(value, functools.partial) else value
-    if isinstance(value, Kind) or (isinstance(made, type) and issubclass(made, Mechanism)):
-        return value
-    raise TypeError(
-        f"The mechanism of {node!r} is {value!r}. Pass a mechanism, such as "
-        "LinearGaussian({'A': 0.5}), or the class of one that is to be trained: LinearGaussian, "
-        "or functools.partial(AdditiveNoise, hidden=(64,))."
-    )
 
 
 def _check_nodes(graph: nx.DiGraph, mechanisms: Mapping[str, Any]) -> None:
@@ -379,23 +314,6 @@ def _check_schema(graph: nx.DiGraph, schema: Schema | None) -> None:
         raise ValueError(
             f"{listing(known)} is a latent node, but the schema has a column for it. Take the "
             "column out (schema.select), or the mark [latent] off the node."
-        )
-
-
-def _check_fit(node: str, mechanism: Mechanism, inputs: Inputs, own: Kind) -> None:
-    if set(mechanism.inputs) != set(inputs):
-        raise ValueError(
-            f"The mechanism of {node!r} listens to {listing(list(mechanism.inputs)) or 'nothing'}, "
-            f"but its parents in the graph are {listing(list(inputs)) or 'none'}. Each arrow "
-            "stands for one argument: mend the mechanism or the graph."
-        )
-    if mechanism.kind != own or dict(mechanism.inputs) != dict(inputs):
-        heard = listing([f"{p} {kind}" for p, kind in mechanism.inputs.items()]) or "nothing"
-        there = listing([f"{p} {kind}" for p, kind in inputs.items()]) or "nothing"
-        raise ValueError(
-            f"The mechanism of {node!r} ({type(mechanism).__name__}) makes {mechanism.kind} of "
-            f"{heard}, but the node is {own} and its parents are {there}. Pass the schema, or a "
-            "mechanism made for these."
         )
 
 

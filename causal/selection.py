@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from causal.defaults import start
 from causal.estimation import complete, estimate, free_rows
 from causal.graph import GraphLike
 from causal.mechanisms import (
@@ -33,7 +34,7 @@ from causal.mechanisms import (
     PostNonlinear,
     SplineNoise,
 )
-from causal.scm import SCM, start
+from causal.scm import SCM
 from causal.scores import Score, Selection, paired
 from pgm import Categorical, Count, Schema
 from pgm.batch import Batch, rows_of

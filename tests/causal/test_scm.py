@@ -73,6 +73,12 @@ def test_mechanisms_by_class_with_options_and_by_kind() -> None:
     assert set(untrained(scm)) == {"t", "v", "y"}
 
 
+def test_a_kind_may_say_what_the_schema_says() -> None:
+    schema = pgm.Schema({"A": pgm.Categorical((0, 1)), "B": pgm.Continuous()})
+    scm = SCM("A -> B", A=Kind(levels=2), B=Kind(), schema=schema)
+    assert isinstance(scm.mechanism("A"), CategoricalTable)
+
+
 def test_fit_through_the_loop_reaches_the_closed_form() -> None:
     rows = mixed_rows()
     exact, trained = SCM(GRAPH, schema=MIXED), SCM(GRAPH, schema=MIXED)
