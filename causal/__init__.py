@@ -1,12 +1,12 @@
 """Causal models and questions over `pgm`: interventions, counterfactuals, effects, discovery."""
 
 from causal import assess, attribution, bridge, examples, graph
-from causal.answers import Comparison, Conditional, Counterfactual, Effect
+from causal.answers import Comparison, Conditional, Counterfactual
 from causal.assess import falsify, soundness
 from causal.bridge import adjust, from_gcm, refute, refute_scm, sensitivity, to_gcm
 from causal.conditioning import condition
 from causal.counterfactuals import compare, counterfactual
-from causal.effects import effect
+from causal.effects import Effect, Effects, causation, effect, mediation, path_effect
 from causal.equations import Equations
 from causal.estimation import estimate
 from causal.flows import CausalFlow
@@ -51,7 +51,7 @@ from causal.mechanisms import (
     Regressor,
     SplineNoise,
 )
-from causal.plots import draw_effect, draw_graph, draw_outcome
+from causal.plots import draw_effect, draw_effects, draw_graph, draw_outcome
 from causal.scm import SCM
 from causal.scores import Selection
 from causal.selection import auto
@@ -67,6 +67,7 @@ __all__ = [
     "Counterfactual",
     "Criterion",
     "Effect",
+    "Effects",
     "EmpiricalRoot",
     "Equations",
     "Estimand",
@@ -98,11 +99,13 @@ __all__ = [
     "auto",
     "bounds",
     "bridge",
+    "causation",
     "compare",
     "condition",
     "counterfactual",
     "do",
     "draw_effect",
+    "draw_effects",
     "draw_graph",
     "draw_outcome",
     "effect",
@@ -119,8 +122,10 @@ __all__ = [
     "is_back_door_set",
     "is_front_door_set",
     "is_instrument",
+    "mediation",
     "optimal_adjustment_set",
     "parse",
+    "path_effect",
     "refute",
     "refute_scm",
     "sensitivity",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from causal.outcomes import frequencies, names
@@ -98,7 +98,9 @@ class Draws:
         particles, n = self.size
         kind = f"{particles} particles" if particles > 1 else "exact"
         kind = "exact law" if self.law is not None else kind
-        lines = [f"{type(self).__name__} under {_world(self.do)}: {n} row{'s' * (n > 1)}, {kind}"]
+        lines = [
+            f"{type(self).__name__} under {world_in_words(self.do)}: {n} row{'s' * (n > 1)}, {kind}"
+        ]
         wide = max(map(len, self.how))
         lines += [f"  {name:<{wide}}  {way}" for name, way in self.how.items()]
         said = [*lines, *self.caveats()]
@@ -208,69 +210,7 @@ class Comparison:
         return "\n".join(f"{k}: {a}" for k, a in zip(self.labels, self.answers, strict=True))
 
 
-@dataclass(frozen=True, eq=False)
-class Effect:
-    """An average effect; numbers are in the unit of the outcome, or probabilities of its levels.
-
-    Attributes:
-        outcome: the site.
-        do: the intervention, in words.
-        versus: what it is compared with; empty for the model left alone.
-        levels: the levels reported, k of them; none for a number, k = 1.
-        treated: mean under `do`, shape (k,).
-        control: mean under `versus`.
-        difference: treated - control; the mean of draws where parameters are latent sites.
-        lower: lower end of the interval of the difference; NaN where there is none.
-        upper: upper end.
-        confidence: of the interval.
-        source: what the interval accounts for.
-        samples: draws of the outcome in both worlds.
-        note: that of the model.
-    """
-
-    outcome: str
-    do: Mapping[str, str]
-    versus: Mapping[str, str]
-    levels: tuple[Any, ...]
-    treated: Float[Tensor, " k"]
-    control: Float[Tensor, " k"]
-    difference: Float[Tensor, " k"]
-    lower: Float[Tensor, " k"]
-    upper: Float[Tensor, " k"]
-    confidence: float
-    source: str
-    samples: tuple[Shaped[Tensor, " draws"], Shaped[Tensor, " draws"]]
-    note: str | None = None
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draws the difference with its interval; returns the matplotlib axes."""
-        from causal.plots import draw_effect
-
-        return draw_effect(self, ax=ax)
-
-    @property
-    def worlds(self) -> tuple[str, str]:
-        """The two worlds in words."""
-        return _world(self.do), _world(self.versus)
-
-    def __str__(self) -> str:
-        head = ("", "do", "versus", "difference", f"{self.confidence:.0%} interval")
-        rows: list[tuple[str, ...]] = [head]
-        for i, label in enumerate(self.levels or ("mean",)):
-            means = (f"{float(t[i]):.4g}" for t in (self.treated, self.control, self.difference))
-            lower, upper = float(self.lower[i]), float(self.upper[i])
-            ends = "none" if lower != lower else f"[{lower:.4g}, {upper:.4g}]"
-            rows.append((str(label), *means, ends))
-        wide = [max(len(row[j]) for row in rows) for j in range(5)]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(r, wide, strict=True)).rstrip() for r in rows]
-        first, second = self.worlds
-        return "\n".join(
-            [f"Effect of {first} versus {second} on {self.outcome}"]
-            + [f"  {line}" for line in lines]
-            + [f"  interval: {self.source}", *([self.note] if self.note else [])]
-        )
-
-
-def _world(done: Mapping[str, str]) -> str:
+def world_in_words(done: Mapping[str, str]) -> str:
+    """A world, `do(x=1)`, from what was done."""
     inside = ", ".join(f"{name}={value}" for name, value in done.items())
     return f"do({inside})" if done else "no intervention"

@@ -61,7 +61,7 @@ def condition(
         >>> condition(do(scm, A=2.0), {"C": 4.0}).mean()["B"]
         tensor([3.])
     """
-    batch = prepare(model, _rows(model, evidence))
+    batch = prepare(model, evidence_rows(model, evidence))
     base, done = unwrap(model)
     if isinstance(base, Structural):
         check_trained(base, set(base.nodes) - set(done))
@@ -114,7 +114,7 @@ def _probabilities(model: Model, batch: Batch, found: Abduction) -> dict[str, Fl
     return known
 
 
-def _rows(model: Model, evidence: Any) -> Any:
+def evidence_rows(model: Model, evidence: Any) -> Any:
     """Evidence of single values as one row."""
     if not isinstance(evidence, Mapping):
         return evidence

@@ -12,7 +12,7 @@ import networkx as nx
 import numpy as np
 import torch
 
-from causal.answers import Effect
+from causal.effects.results import Effect, Effects
 from causal.graph import GraphLike, as_graph, check_nodes, latents
 from causal.graph.latent import ends
 
@@ -73,9 +73,17 @@ def draw_outcome(effect: Effect, *, ax: Any = None) -> Any:
     Args:
         effect: an answer of `causal.effect`.
         ax: matplotlib axes; new ones by default.
+
+    Raises:
+        ValueError: an effect of some units, which has no draws.
     """
     import matplotlib.pyplot as plt
 
+    if effect.samples is None:
+        raise ValueError(
+            f"The effect is {effect.units}, and holds no draws of the outcome. Draw those of the "
+            "units from causal.counterfactual or causal.condition, or plot the effect itself."
+        )
     ax = ax or plt.subplots()[1]
     after, before = effect.worlds
     if effect.levels:
@@ -119,6 +127,30 @@ def draw_effect(effect: Effect, *, ax: Any = None) -> Any:
     ax.set_yticks(height, labels)
     ax.set(xlabel=f"difference, {effect.confidence:.0%} interval", ylabel=effect.outcome)
     ax.set_title(" versus ".join(effect.worlds), fontsize=10)
+    ax.margins(y=0.4)
+    return ax
+
+
+def draw_effects(effects: Effects, *, ax: Any = None) -> Any:
+    """Draws several effects with their intervals.
+
+    Args:
+        effects: an answer of `causal.mediation`, `causal.path_effect` or `causal.causation`.
+        ax: matplotlib axes; new ones by default.
+    """
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots()[1]
+    value, lower, upper = (
+        t.flatten().flip(0) for t in (effects.values, effects.lower, effects.upper)
+    )
+    error = torch.stack([value - lower, upper - value]).nan_to_num(0.0).clamp(min=0)
+    height = list(range(len(value)))
+    ax.errorbar(value.numpy(), height, xerr=error.numpy(), fmt="o", color=_AFTER, capsize=4)
+    ax.axvline(0.0, color=_BEFORE, lw=0.8)
+    ax.set_yticks(height, effects.labels[::-1])
+    ax.set(xlabel=f"{effects.confidence:.0%} interval", ylabel=effects.outcome)
+    ax.set_title(effects.title, fontsize=10, wrap=True)
     ax.margins(y=0.4)
     return ax
 
