@@ -21,7 +21,7 @@ from torch import Tensor
 from causal.answers import world_in_words
 from causal.effects.enumeration import extremes
 from causal.effects.question import Pair, Question, Shared, ask, means, shown
-from causal.effects.remarks import remarks, witnesses
+from causal.effects.remarks import coupled, remarks, witnesses
 from causal.effects.results import Effects
 from causal.effects.twins import BEFORE, Twins, World
 from causal.effects.uncertainty import Options, Reply, Source, spread
@@ -204,11 +204,17 @@ class Contrasts:
         return Reply(found[:, None], values, errors)
 
     def bounds(self, model: Model) -> tuple[Tensor, Tensor]:
-        """Extremes over all couplings of every combination: the sum of those of its worlds."""
+        """Extremes over all couplings of every combination: the sum of those of its worlds.
+
+        NaN where no coupling is asked about.
+        """
+        decided = [not witnesses(self.question, [pair]) for pair in self.pairs]
         ends = torch.stack([self._extremes(model, pair) for pair in self.pairs])
         weight = self.weight[:, :, None]
         low, high = (torch.where(weight == 0, 0.0, weight * ends[:, i]) for i in (0, 1))
-        return torch.minimum(low, high).sum(1), torch.maximum(low, high).sum(1)
+        found = torch.minimum(low, high).sum(1), torch.maximum(low, high).sum(1)
+        plain = (self.weight[:, ~torch.tensor(decided)] == 0).all(1, keepdim=True)
+        return found[0].masked_fill(plain, torch.nan), found[1].masked_fill(plain, torch.nan)
 
     def _extremes(self, model: Model, pair: Pair) -> Float[Tensor, "2 k"]:
         """NaN where they cannot be enumerated."""
@@ -236,7 +242,7 @@ def _answer(
     kept = shown(question, level)
     found = spread(query, question.model, options, kept)
     open_ = witnesses(question, query.pairs)
-    bounds = query.bounds(question.model) if open_ else None
+    bounds = query.bounds(question.model) if coupled(question, open_) else None
     draws = found.draws if found.draws is not None else found.reply.values[None]
     return Effects(
         title=title,

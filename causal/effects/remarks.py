@@ -38,6 +38,12 @@ def witnesses(
     return list(found)
 
 
+def coupled(question: Question, names: Sequence[str]) -> list[str]:
+    """The nodes among some of which a coupling decides, so that bounds over all couplings hold."""
+    sites = sites_of(question.model, 2) or {}
+    return [name for name in names if name in sites and is_open(sites[name])]
+
+
 def remarks(question: Question, open_: Sequence[str], *, worlds: int = 1) -> tuple[str, ...]:
     """What is not identified, and by what it is decided instead.
 
@@ -54,7 +60,7 @@ def remarks(question: Question, open_: Sequence[str], *, worlds: int = 1) -> tup
 
 def _couplings(question: Question, open_: Sequence[str]) -> Iterator[str]:
     sites = sites_of(question.model, 2) or {}
-    discrete = [name for name in open_ if name in sites and is_open(sites[name])]
+    discrete = coupled(question, open_)
     named: dict[str, list[str]] = {}
     for name in discrete:
         coupling = coupling_of(name, sites[name].fn, question.coupling)

@@ -19,7 +19,7 @@ from causal.conditioning import condition, evidence_rows
 from causal.counterfactuals import compare
 from causal.effects.enumeration import extremes, mean
 from causal.effects.question import Question, Shared, means, sampled
-from causal.effects.remarks import witnesses
+from causal.effects.remarks import coupled, witnesses
 from causal.effects.twins import Twins, World
 from causal.effects.uncertainty import Reply
 from causal.interventions import Intervened
@@ -105,7 +105,7 @@ class Evidence:
 
     def bounds(self, model: Model, seed: int) -> Bounds | None:
         """The extremes of the effect over all couplings."""
-        if not self.open:
+        if not coupled(self.question, self.open):
             return None
         found = self._extremes(model)
         if found is None:

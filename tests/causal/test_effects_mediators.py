@@ -39,6 +39,7 @@ def test_mediation_in_the_linear_model(linear: SCM) -> None:
     assert found["natural indirect"].item() == pytest.approx(0.3, abs=1e-6), ".7 - .8 * .5"
     assert found["natural direct"].item() == pytest.approx(-0.8, abs=1e-6)
     assert "C in two worlds at once" in str(found), "C answers to B, and causes D and E"
+    assert found.bounds is None, "there is no coupling"
 
 
 def binary(p: Any) -> Tensor:
