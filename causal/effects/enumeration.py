@@ -22,8 +22,8 @@ from causal.outcomes import unwrapped
 from causal.scm import SCM
 from causal.worlds import Coupling, coupling_of
 
-_AXES = 50
-"""Copies in one sum; torch.einsum has 52 letters."""
+_NODES = 25
+"""Nodes upstream, above which the sum might not fit memory; torch.einsum has 52 letters."""
 
 _MOST = 2**20
 """Entries of a table above which nothing is enumerated."""
@@ -158,7 +158,7 @@ def _mass(twins: Twins, evidence: Codes) -> float:
 
 def _operands(twins: Twins, upstream: Sequence[Copy], coupling: Coupling) -> list[Operand] | None:
     """The factors of the joint law of some copies; None if one is no table of a fitting size."""
-    if not twins.plain or len(upstream) > _AXES:
+    if not twins.plain or len({target for target, _ in upstream}) > _NODES:
         return None
     operands, doubled = list[Operand](), set(twins.doubled(upstream))
     for copy in upstream:
