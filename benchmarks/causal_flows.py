@@ -25,8 +25,8 @@ from torch import Tensor
 import causal
 import pgm
 from causal import CausalFlow, Equations
+from causal.flows.synthetic import NAMES, published
 from causal.graph import descendants
-from causal.synthetic import NAMES, published
 from pgm.evaluation.samples import mmd
 
 ROWS, HELD_OUT, DRAWS = 20_000, 2_500, 10_000

@@ -1,15 +1,19 @@
 """Causal models and questions over `pgm`: interventions, counterfactuals, effects, discovery."""
 
 from causal import assess, attribution, bridge, examples, graph
-from causal.answers import Comparison, Conditional, Counterfactual
 from causal.assess import falsify, soundness
 from causal.bridge import adjust, from_gcm, refute, refute_scm, sensitivity, to_gcm
-from causal.conditioning import condition
-from causal.counterfactuals import compare, counterfactual
+from causal.counterfactuals.answers import Comparison, Conditional, Counterfactual
+from causal.counterfactuals.conditioning import condition
+from causal.counterfactuals.scenarios import compare, counterfactual
 from causal.effects import Effect, Effects, causation, effect, mediation, path_effect
-from causal.equations import Equations
-from causal.estimation import estimate
-from causal.flows import CausalFlow
+from causal.effects.pictures import draw_effect, draw_effects, draw_outcome
+from causal.fitting.estimation import estimate
+from causal.fitting.likelihood import exact_log_prob
+from causal.fitting.scores import Selection
+from causal.fitting.selection import auto
+from causal.flows.equations import Equations
+from causal.flows.flow import CausalFlow
 from causal.graph import as_graph, parse
 from causal.identification import (
     Criterion,
@@ -28,8 +32,7 @@ from causal.identification import (
     is_instrument,
     optimal_adjustment_set,
 )
-from causal.interventions import Intervened, do
-from causal.likelihood import exact_log_prob
+from causal.interventions.handler import Intervened, do
 from causal.mechanisms import (
     AdditiveNoise,
     CategoricalTable,
@@ -51,10 +54,8 @@ from causal.mechanisms import (
     Regressor,
     SplineNoise,
 )
-from causal.plots import draw_effect, draw_effects, draw_graph, draw_outcome
+from causal.plots import draw_graph
 from causal.scm import SCM
-from causal.scores import Selection
-from causal.selection import auto
 
 __all__ = [
     "SCM",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from causal.effects import effect
-from causal.estimation import estimate
+from causal.fitting.estimation import estimate
 from causal.graph import as_graph, latents, observed
 from causal.identification import NotIdentifiable, identify
 from causal.scm import SCM

@@ -113,7 +113,7 @@ class Example:
             >>> pgm.sample(firing_squad.scm(), 4, seed=0)["D"].shape
             torch.Size([4])
         """
-        from causal.estimation import estimate
+        from causal.fitting.estimation import estimate
         from causal.scm import SCM
 
         if self.mechanisms is not None:

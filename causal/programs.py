@@ -18,8 +18,8 @@ from pyro.infer.inspect import get_dependencies
 from pyro.poutine import block
 from torch import Tensor
 
-from causal.actions import asking
 from causal.graph import GraphLike, as_graph, check_nodes
+from causal.interventions.actions import asking
 from causal.mechanisms import Kind, Mechanism
 from causal.outcomes import categories
 from causal.structural import Arrow, Structural

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from causal.defaults import check_fit, default, fix_scale, kind_of, read_given, start
 from causal.graph import GraphLike, as_graph, check_nodes, latents, observed, order, to_text
-from causal.marginal import entangled
+from causal.latent.marginal import entangled
+from causal.latent.proposals import Encoder, propose
 from causal.mechanisms import (
     NUMBER,
     Kind,
@@ -24,7 +25,6 @@ from causal.mechanisms import (
     describe,
 )
 from causal.mechanisms.additive import shaken
-from causal.proposals import Encoder, propose
 from causal.structural import Structural
 from pgm import Model, Schema, rows
 from pgm.batch import SEEN
@@ -43,7 +43,7 @@ class SCM(Structural):
     A latent node (`latent=True`, or the bidirected edge X <-> Y) is a latent site: N(0, 1), which
     is not trained, if nothing else is said; `U=Kind(levels=2)` makes it one of two levels, whose
     probabilities are trained, and which is summed out. What depends on it starts at small weights
-    of its own, as equal ones would never part. The guide of the others is in `causal.proposals`.
+    of its own, as equal ones would never part. The guide of the others is in `causal.latent`.
 
     Where an experiment set a node (a protein was inhibited, a dose was given), its own mechanism
     was cut: `clamped[i, j]` says that row i's node j, in the order of `nodes` or of the observed

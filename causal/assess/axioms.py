@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causal.counterfactuals import counterfactual
-from causal.interventions import do as intervene
+from causal.counterfactuals.scenarios import counterfactual
+from causal.interventions.handler import do as intervene
 from pgm import Model
 from pgm.batch import SEEN, Batch
 from pgm.randomness import fresh_seed

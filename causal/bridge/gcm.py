@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causal.actions import asking
 from causal.bridge.late import dowhy
+from causal.interventions.actions import asking
 from causal.mechanisms import Mechanism
 from causal.structural import Structural
 from pgm import Categorical, Continuous, Schema

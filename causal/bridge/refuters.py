@@ -24,7 +24,7 @@ from causal.bridge.adjustment import Adjusted
 from causal.bridge.estimators import quiet
 from causal.bridge.late import dowhy
 from causal.bridge.table import OUTCOME, TREATMENT
-from causal.interventions import unwrap
+from causal.interventions.handler import unwrap
 from causal.scm import SCM
 from pgm.randomness import fresh_seed
 
@@ -290,7 +290,7 @@ def _widened(scm: SCM, treatment: str, outcome: str, more: list[str]) -> SCM:
 
 def _effect(model: SCM, frame: Any, treatment: str, outcome: str, do: Any, versus: Any) -> float:
     from causal.effects import effect
-    from causal.estimation import estimate
+    from causal.fitting.estimation import estimate
 
     data = frame
     if model.schema is None:

@@ -7,12 +7,12 @@ noise. What is left is the uncertainty of the parameters (`causal.effects.uncert
 from collections.abc import Mapping
 from typing import Any
 
+from causal.counterfactuals.worlds import Coupling
 from causal.effects.question import ask, sampled, shown
 from causal.effects.remarks import remarks
 from causal.effects.results import Effect
 from causal.effects.uncertainty import Options, Source, spread
 from causal.effects.units import Everyone, of_whom
-from causal.worlds import Coupling
 from pgm import Model
 from pgm.randomness import fresh_seed, seeded
 

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from causal.answers import world_in_words
+from causal.counterfactuals.answers import world_in_words
+from causal.counterfactuals.worlds import Coupling
 from causal.effects.enumeration import extremes, law
 from causal.effects.question import Pair, Question, Shared, ask, play
 from causal.effects.remarks import remarks, witnesses
@@ -29,7 +30,6 @@ from causal.effects.uncertainty import Options, Reply, Source, spread
 from causal.outcomes import in_units
 from causal.scm import SCM
 from causal.structural import Structural
-from causal.worlds import Coupling
 from pgm import Model
 from pgm.randomness import fresh_seed
 from pgm.schema.columns import listing

@@ -15,12 +15,12 @@ from jaxtyping import Bool, Float
 from pyro.distributions import Categorical, Normal
 from torch import Tensor
 
+from causal.counterfactuals.worlds import Coupling, coupling_of
 from causal.effects.transport import joint_law, least
 from causal.effects.twins import Copy, Twins
 from causal.mechanisms import CategoricalTable, Kind, LinearGaussian, LinearVector, Mechanism
 from causal.outcomes import unwrapped
 from causal.scm import SCM
-from causal.worlds import Coupling, coupling_of
 
 _NODES = 25
 """Nodes upstream, above which the sum might not fit memory; torch.einsum has 52 letters."""

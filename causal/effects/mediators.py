@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from causal.answers import world_in_words
+from causal.counterfactuals.answers import world_in_words
+from causal.counterfactuals.worlds import Coupling
 from causal.effects.enumeration import extremes
 from causal.effects.question import Pair, Question, Shared, ask, means, shown
 from causal.effects.remarks import coupled, remarks, witnesses
@@ -28,7 +29,6 @@ from causal.effects.uncertainty import Options, Reply, Source, spread
 from causal.graph import ancestors, check_nodes, descendants, parse
 from causal.scm import SCM
 from causal.structural import Arrow, Structural
-from causal.worlds import Coupling
 from pgm import Model
 from pgm.randomness import fresh_seed
 from pgm.schema.columns import listing

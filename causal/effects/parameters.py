@@ -20,7 +20,7 @@ from jaxtyping import Float
 from pyro.distributions import MultivariateNormal
 from torch import Tensor, nn
 
-from causal.estimation import free_rows
+from causal.fitting.estimation import free_rows
 from causal.mechanisms import CategoricalTable, Mechanism
 from causal.scm import SCM
 from pgm import Model, fit

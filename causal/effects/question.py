@@ -14,14 +14,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 
-from causal.actions import asking, checked, is_shift, sites_of, words
+from causal.counterfactuals.worlds import Coupling, Units, predict
 from causal.effects.enumeration import mean
 from causal.effects.twins import BEFORE, Twins, World
-from causal.interventions import Intervened, unwrap
+from causal.interventions.actions import asking, checked, is_shift, sites_of, words
+from causal.interventions.handler import Intervened, unwrap
 from causal.mechanisms import Mechanism
 from causal.outcomes import categories, frequencies, in_units, names
 from causal.scm import SCM
-from causal.worlds import Coupling, Units, predict
 from pgm import Model
 from pgm.batch import Batch
 from pgm.schema.columns import listing, suggestion

@@ -6,13 +6,13 @@ and what an unseen common cause confounds no observation can, unless the graph i
 
 from collections.abc import Iterator, Sequence
 
-from causal.actions import sites_of
+from causal.counterfactuals.worlds import coupling_of, is_open
 from causal.effects.enumeration import open_nodes
 from causal.effects.question import Pair, Question
 from causal.effects.twins import Twins
 from causal.graph import latents
+from causal.interventions.actions import sites_of
 from causal.structural import Structural
-from causal.worlds import coupling_of, is_open
 from pgm.schema.columns import listing
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from causal.answers import world_in_words
+from causal.counterfactuals.answers import world_in_words
 
 if TYPE_CHECKING:
     import xarray
@@ -69,7 +69,7 @@ class Effect:
 
     def plot(self, ax: Any = None) -> Any:
         """Draws the difference with its interval; returns the matplotlib axes."""
-        from causal.plots import draw_effect
+        from causal.effects.pictures import draw_effect
 
         return draw_effect(self, ax=ax)
 
@@ -166,7 +166,7 @@ class Effects:
 
     def plot(self, ax: Any = None) -> Any:
         """Draws the effects with their intervals; returns the matplotlib axes."""
-        from causal.plots import draw_effects
+        from causal.effects.pictures import draw_effects
 
         return draw_effects(self, ax=ax)
 

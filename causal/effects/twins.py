@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 from torch.distributions import Distribution
 
-from causal.actions import Target, is_shift
+from causal.interventions.actions import Target, is_shift
 from causal.mechanisms import Mechanism
 from causal.scm import SCM
 from causal.structural import Structural, ordered

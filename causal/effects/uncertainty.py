@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from causal.actions import asking, sites_of
 from causal.effects.parameters import Method, parameters
 from causal.effects.question import Shared
-from causal.estimation import bootstrap, complete, estimate
+from causal.fitting.estimation import bootstrap, complete, estimate
+from causal.interventions.actions import asking, sites_of
 from causal.scm import SCM, untrained
 from pgm import Model, fit
 from pgm.batch import rows_of, take

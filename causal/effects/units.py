@@ -13,16 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from causal.actions import Target
-from causal.answers import Draws
-from causal.conditioning import condition, evidence_rows
-from causal.counterfactuals import compare
+from causal.counterfactuals.answers import Draws
+from causal.counterfactuals.conditioning import condition, evidence_rows
+from causal.counterfactuals.scenarios import compare
 from causal.effects.enumeration import extremes, mean
 from causal.effects.question import Question, Shared, means, sampled
 from causal.effects.remarks import coupled, witnesses
 from causal.effects.twins import Twins, World
 from causal.effects.uncertainty import Reply
-from causal.interventions import Intervened
+from causal.interventions.actions import Target
+from causal.interventions.handler import Intervened
 from causal.scm import SCM
 from causal.structural import Structural
 from pgm import Model

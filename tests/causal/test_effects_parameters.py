@@ -14,7 +14,7 @@ import pgm.inference
 from causal import SCM, LinearGaussian, LinearSoftmax, effect
 from causal.effects import parameters as module
 from causal.effects.parameters import parameters
-from causal.estimation import complete
+from causal.fitting.estimation import complete
 
 DO: dict[str, Any] = {"do": {"x": 1}, "versus": {"x": 0}}
 

@@ -9,8 +9,8 @@ from torch.distributions import MultivariateNormal, Normal
 from torch.func import jacrev, vmap
 
 from causal import Equations, parse
-from causal.equations import additive
-from causal.synthetic import NAMES, published
+from causal.flows.equations import additive
+from causal.flows.synthetic import NAMES, published
 
 # The graphs of Javaloy, Sanchez-Martin & Valera (2023), app. D.
 GRAPHS = {

@@ -17,8 +17,8 @@ from torch.autograd.functional import jacobian
 import causal
 import pgm
 from causal import CausalFlow, LinearGaussian
-from causal.splines import SplineNormal
-from causal.synthetic import published
+from causal.flows.splines import SplineNormal
+from causal.flows.synthetic import published
 from pgm.batch import Batch
 from pgm.evaluation.samples import mmd
 

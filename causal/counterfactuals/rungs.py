@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from causal import gaussian
-from causal.evidence import Abduction, Enumerated, Rung, is_finite, without
+from causal.counterfactuals import gaussian
+from causal.counterfactuals.evidence import Abduction, Enumerated, Rung, is_finite, without
 from pgm import Model, log_weight
 from pgm.batch import SEEN, Batch, rows_of, take
 from pgm.randomness import fresh_seed

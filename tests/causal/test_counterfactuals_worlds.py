@@ -13,7 +13,7 @@ from torch import Tensor
 import causal
 import pgm
 from causal import SCM, CategoricalTable, LinearGaussian, LinearSoftmax, compare, counterfactual
-from causal.couplings import _fill
+from causal.counterfactuals.couplings import _fill
 
 GRAPH = "A -> {B K}; B -> C; K -> C; C -> Y; K -> Y; A -> Y"
 

@@ -19,8 +19,17 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
-from causal.actions import Action, Target, checked, fill, is_shift, policy, shifted, words
-from causal.arrows import changes
+from causal.interventions.actions import (
+    Action,
+    Target,
+    checked,
+    fill,
+    is_shift,
+    policy,
+    shifted,
+    words,
+)
+from causal.interventions.arrows import changes
 from causal.mechanisms import Mechanism
 from causal.shifts import Shifted
 from causal.structural import Structural, rewired

@@ -12,10 +12,10 @@ import networkx as nx
 from torch import Tensor
 from torch.distributions import Distribution
 
-from causal.actions import Action, Target, fill, is_shift, policy, shifted, sites_of
-from causal.arrows import changes
 from causal.graph import descendants, latents
-from causal.interventions import Intervened
+from causal.interventions.actions import Action, Target, fill, is_shift, policy, shifted, sites_of
+from causal.interventions.arrows import changes
+from causal.interventions.handler import Intervened
 from causal.mechanisms import Mechanism
 from causal.scm import SCM
 from causal.structural import Structural, listen, ordered, rewired

@@ -2,7 +2,7 @@
 
 Abduction, action, prediction (Pearl 2009, Causality, thm. 7.1.7), through the noise form x =
 push(dist, u) of every site. A model with mechanisms of its own is walked node by node, and only
-downstream of what was done (`causal.walks`); any other program is run twice by a handler.
+downstream of what was done (see `walks`); any other program is run twice by a handler.
 """
 
 import functools
@@ -16,13 +16,13 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
 
-from causal.actions import Action, Target
-from causal.arrows import changes
-from causal.interventions import INTERVENED, Intervened, unwrap
+from causal.counterfactuals.walks import Voice, downstream, is_walked, walk
+from causal.interventions.actions import Action, Target
+from causal.interventions.arrows import changes
+from causal.interventions.handler import INTERVENED, Intervened, unwrap
 from causal.mechanisms import Mechanism
 from causal.shifts import Shifted
 from causal.structural import Structural, listen
-from causal.walks import Voice, downstream, is_walked, walk
 from pgm import Model
 from pgm import noise as forms
 from pgm.batch import rows_of

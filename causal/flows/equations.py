@@ -127,7 +127,7 @@ class Equations:
         """Draws of all nodes, under an intervention if there is one.
 
         Example:
-            >>> from causal.synthetic import published
+            >>> from causal.flows.synthetic import published
             >>> triangle = published("triangle")
             >>> triangle.sample(10_000, do={"x1": 0.5}, seed=0)["x2"].mean()
             tensor(5.0, dtype=torch.float64)

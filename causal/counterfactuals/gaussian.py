@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from causal.interventions import unwrap
+from causal.interventions.handler import unwrap
 from causal.mechanisms import LinearGaussian, Mechanism
 from causal.structural import Structural
 from pgm import Model

@@ -3,7 +3,7 @@
 The rungs, from exact to approximate: *inversion*, where every site was seen; *linear-Gaussian*
 conditioning; *enumeration* of unseen discrete sites; *importance* resampling of draws from the
 program in proportion to the density of what was seen, or *guide*, of draws from the guide; and
-*NUTS* over the unseen sites (`causal.rungs`). The noise of a site follows from its value and its
+*NUTS* over the unseen sites (see `rungs`). The noise of a site follows from its value and its
 parents', so that a draw of the unseen sites is a draw of the noise.
 """
 
@@ -15,9 +15,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from causal.actions import sites_of
-from causal.evidence import Abduction, Rung, factual, is_finite, is_open, without
-from causal.rungs import RULES, run_chains
+from causal.counterfactuals.evidence import Abduction, Rung, factual, is_finite, is_open, without
+from causal.counterfactuals.rungs import RULES, run_chains
+from causal.interventions.actions import sites_of
 from causal.structural import Structural
 from pgm import Model
 from pgm.batch import SEEN, Batch, rows_of, take

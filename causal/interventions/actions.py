@@ -2,7 +2,7 @@
 
 A value is a number or label in the user's words, a tensor in the model's numbers, a Distribution, a
 function of the parents' values (a policy) or of the natural value and them (a shift), or another
-mechanism. What may be done to an arrow is in `causal.arrows`.
+mechanism. What may be done to an arrow is in `causal.interventions.arrows`.
 """
 
 import copy
@@ -18,8 +18,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from causal.arrows import check_arrow
 from causal.graph import check_acyclic
+from causal.interventions.arrows import check_arrow
 from causal.mechanisms import Mechanism
 from causal.outcomes import categories, is_binary
 from causal.shifts import Shifted

@@ -1,9 +1,9 @@
 """Counterfactuals: what would have been in the very rows that were seen, had something else been.
 
 Abduction, action, prediction (Pearl 2009, Causality, thm. 7.1.7): what was not seen is completed
-given what was (`causal.abduction`), each site's noise is pulled out of its value, the interventions
-replace mechanisms, and the program is run again on the same noise (`causal.worlds`). It works on
-any program, an `SCM` or not, and nothing is ever drawn afresh in silence.
+given what was (`abduction`), each site's noise is pulled out of its value, the interventions
+replace mechanisms, and the program is run again on the same noise (`worlds`). It works on any
+program, an `SCM` or not, and nothing is ever drawn afresh in silence.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from causal import gaussian
-from causal.abduction import Method, abduct
-from causal.actions import asking, is_shift, words
-from causal.answers import Comparison, Counterfactual
-from causal.couplings import bounds
-from causal.evidence import Abduction
-from causal.interventions import INTERVENED, Intervened, do, unwrap
-from causal.mechanisms import Mechanism
-from causal.outcomes import categories
-from causal.scm import check_trained
-from causal.structural import Structural
-from causal.walks import downstream, is_walked
-from causal.worlds import (
+from causal.counterfactuals import gaussian
+from causal.counterfactuals.abduction import Method, abduct
+from causal.counterfactuals.answers import Comparison, Counterfactual
+from causal.counterfactuals.couplings import bounds
+from causal.counterfactuals.evidence import Abduction
+from causal.counterfactuals.walks import downstream, is_walked
+from causal.counterfactuals.worlds import (
     Coupling,
     Units,
     World,
@@ -36,6 +30,12 @@ from causal.worlds import (
     spread,
     value_of,
 )
+from causal.interventions.actions import asking, is_shift, words
+from causal.interventions.handler import INTERVENED, Intervened, do, unwrap
+from causal.mechanisms import Mechanism
+from causal.outcomes import categories
+from causal.scm import check_trained
+from causal.structural import Structural
 from pgm import Model
 from pgm.batch import Batch, repeat, rows_of
 from pgm.model import arguments
@@ -59,7 +59,7 @@ def counterfactual(
 
     Where all sites were seen and are continuous the answer is exact, and one particle is enough. A
     linear-Gaussian SCM has an exact law whatever was seen. Else particles are drawn, by the first
-    rung that applies: see `causal.abduction`.
+    rung that applies: see `causal.counterfactuals.abduction`.
 
     A discrete site downstream of what was done leaves its noise open: its particles are draws from
     p(noise | evidence) under the named coupling. Data cannot tell couplings apart; the answer says

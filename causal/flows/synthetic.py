@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Normal, Uniform
 from torch.nn.functional import softplus
 
-from causal.equations import Equation, Equations, additive
+from causal.flows.equations import Equation, Equations, additive
 
 __all__ = ["NAMES", "published"]
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from causal.interventions import INTERVENED
+from causal.interventions.handler import INTERVENED
 from causal.outcomes import categories
 from pgm import Model
 from pgm.batch import SEEN, Batch, rows_of
@@ -19,7 +19,7 @@ from pgm.sites import Run, Site
 from pgm.weights import check_keys
 
 Rung = Literal["inversion", "linear-Gaussian", "enumeration", "importance", "guide", "NUTS"]
-"""How what was not seen is found, from exact to approximate: see `causal.abduction`."""
+"""How what was not seen is found, from exact to approximate: see `abduction`."""
 
 
 @dataclass(frozen=True, eq=False)

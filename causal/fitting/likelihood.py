@@ -2,7 +2,7 @@
 
 Missing cells and latent nodes are integrated out (Little & Rubin 2019, sec. 6.2):
 
-* exactly, where the unseen nodes and their children are linear-Gaussian (`causal.marginal`);
+* exactly, where the unseen nodes and their children are linear-Gaussian (`causal.latent`);
 * exactly, where all unseen nodes have levels, by summing over them;
 * else by the importance-weighted bound (Burda et al. 2016), of 8 draws a row from the guide of the
   latent nodes, and of 32 where missing cells are drawn from the model given what stands above
@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from causal.evidence import Enumerated
+from causal.counterfactuals.evidence import Enumerated
 from causal.graph import latents
-from causal.marginal import entangled, observed_log_prob
+from causal.latent.marginal import entangled, observed_log_prob
 from causal.scm import SCM, widened
 from pgm import log_prob, objective
 from pgm.batch import SEEN, Batch, rows_of

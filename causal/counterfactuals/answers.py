@@ -15,8 +15,8 @@ from pgm.batch import Batch
 if TYPE_CHECKING:
     import pandas
 
-    from causal.evidence import Rung
-    from causal.gaussian import Normals
+    from causal.counterfactuals.evidence import Rung
+    from causal.counterfactuals.gaussian import Normals
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,8 @@
 
 p(x | do(a), e): the evidence is seen in the world in which a was done, before or after it, so that
 evidence downstream of the intervention is taken as such (Pearl 2009, Causality, sec. 1.4). It is
-found by the rungs of `causal.abduction`, exactly where the model allows it. What would have been in
-rows that were seen without the intervention is another question: `causal.counterfactual`.
+found by the rungs of `abduction`, exactly where the model allows it. What would have been in rows
+that were seen without the intervention is another question: `causal.counterfactual`.
 """
 
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from causal import gaussian
-from causal.abduction import Method, abduct
-from causal.actions import asking, encode, words
-from causal.answers import Conditional
-from causal.evidence import Abduction, Enumerated
-from causal.interventions import INTERVENED, unwrap
+from causal.counterfactuals import gaussian
+from causal.counterfactuals.abduction import Method, abduct
+from causal.counterfactuals.answers import Conditional
+from causal.counterfactuals.evidence import Abduction, Enumerated
+from causal.counterfactuals.worlds import Units, value_of
+from causal.interventions.actions import asking, encode, words
+from causal.interventions.handler import INTERVENED, unwrap
 from causal.outcomes import categories
 from causal.scm import check_trained
 from causal.structural import Structural
-from causal.worlds import Units, value_of
 from pgm import Model, log_weight
 from pgm.batch import SEEN, Batch, repeat
 from pgm.verb import prepare
@@ -43,7 +43,7 @@ def condition(
         evidence: rows in any form, or one value by site, in the user's words where the model has
             a schema: `{"E": 3.0}`. What is left out, or missing, is drawn.
         particles: draws a row.
-        method: a rung, instead of the first that applies: see `causal.abduction`.
+        method: a rung, instead of the first that applies: see `causal.counterfactuals.abduction`.
         seed: of the draws.
 
     Returns:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from pyro.distributions import Normal
 from torch import Tensor, nn
 
-from causal.marginal import entangled, integrate
+from causal.latent.marginal import entangled, integrate
 from causal.mechanisms import Kind
 from causal.mechanisms.additive import bounded_exp
 from causal.mechanisms.predictor import columns

@@ -5,7 +5,7 @@
 T_j is increasing in x_j and sees no other node than the parents of j: du_j/dx_i is zero unless i is
 j or one of them (Javaloy, Sanchez-Martin & Valera 2023, "Causal normalizing flows: from theory to
 practice", the abductive form with one layer). It is a spline whose parameters a masked network
-gives for all nodes at once (`causal.splines`).
+gives for all nodes at once (`causal.flows.splines`).
 
 There is one layer on purpose. In T2(T1(x)) the noise of a node also depends on the parents of its
 parents: the pattern of the Jacobian becomes that of the ancestors, a node's law is no longer that
@@ -20,12 +20,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from causal.flows.splines import Conditioner
 from causal.graph import GraphLike, adjacency, as_graph, check_nodes, latents, order
 from causal.mechanisms import Mechanism
 from causal.mechanisms.kind import NUMBER
 from causal.mechanisms.mechanism import Values
 from causal.scm import untrained
-from causal.splines import Conditioner
 from causal.structural import Structural
 from pgm import Continuous, Schema, log_prob, objective
 from pgm.batch import SEEN, Batch, as_batch, chunks
@@ -119,7 +119,7 @@ class CausalFlow(Structural):
                 20, which no density describes.
 
         Example:
-            >>> from causal.synthetic import published
+            >>> from causal.flows.synthetic import published
             >>> rows = published("chain").sample(500, seed=0)
             >>> CausalFlow.from_data("x1 -> x2 -> x3", rows).conditioner.std
             tensor([ 1.01, 10.11, 3.23])

@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from causal.defaults import start
-from causal.estimation import complete, estimate, free_rows
+from causal.fitting.estimation import complete, estimate, free_rows
+from causal.fitting.scores import Score, Selection, paired
 from causal.graph import GraphLike
 from causal.mechanisms import (
     AdditiveNoise,
@@ -35,7 +36,6 @@ from causal.mechanisms import (
     SplineNoise,
 )
 from causal.scm import SCM
-from causal.scores import Score, Selection, paired
 from pgm import Categorical, Count, Schema
 from pgm.batch import Batch, rows_of
 from pgm.randomness import seeded

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from causal.actions import is_shift
-from causal.interventions import Intervened
+from causal.counterfactuals.worlds import Units, run, spread
+from causal.interventions.actions import is_shift
+from causal.interventions.handler import Intervened
 from causal.outcomes import categories, frequencies, is_binary, unwrapped
 from causal.structural import Structural
-from causal.worlds import Units, run, spread
 from pgm.batch import repeat, rows_of
 from pgm.sites import Site
 

@@ -1,0 +1,1 @@
+"""Causal flows, and the published structural equations that they are measured against."""

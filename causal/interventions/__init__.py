@@ -1,0 +1,1 @@
+"""Interventions: `handler` has `do`, the others what may be done, and to what."""

@@ -1,0 +1,1 @@
+"""What is not seen in an SCM: integrated out, or proposed by the guide."""
