@@ -40,7 +40,8 @@ class Regression(Model):
         >>> import pgm
         >>> x = torch.linspace(-1.0, 1.0, 50).unsqueeze(-1)
         >>> model, data = Regression(1), {"x": x, "y": 1 + 2 * x.squeeze()}
-        >>> run = pgm.fit(model, data, steps=300, learning_rate=0.05, seed=0)
+        >>> options = {"steps": 600, "learning_rate": 0.05, "schedule": "cosine"}
+        >>> run = pgm.fit(model, data, seed=0, **options)
         >>> model.location
         Parameter containing:
         tensor([2.0], requires_grad=True)
