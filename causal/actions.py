@@ -21,7 +21,7 @@ from torch.distributions import Distribution, constraints
 from causal.arrows import check_arrow
 from causal.graph import check_acyclic
 from causal.mechanisms import Mechanism
-from causal.outcomes import categories, is_binary
+from causal.outcomes import categories, check_levels, is_binary
 from causal.shifts import Shifted
 from causal.structural import Arrow, Structural, rewired
 from pgm import Model, Schema
@@ -206,15 +206,22 @@ def shifted(name: str, function: Callable[..., Any], fn: Any, parents: Mapping[s
     return Shifted(fn, change, name)
 
 
-def policy(name: str, function: Callable[..., Any], parents: Mapping[str, Tensor]) -> Any:
+def policy(
+    name: str, function: Callable[..., Any], fn: Any, parents: Mapping[str, Tensor]
+) -> Any:
     """What a function of the parents says: a number, tensor or Distribution.
 
     Raises:
-        ValueError: it reads a site that is not upstream.
+        ValueError: it reads a site that is not upstream, or says what is no level of a site that
+            has some, whose distribution is `fn`.
         TypeError: it gives something else.
     """
     said = function(_Parents(name, parents))
-    if isinstance(said, Tensor | int | float | TorchDistributionMixin):
+    if isinstance(said, TorchDistributionMixin):
+        _check_law(name, said, fn)
+        return said
+    if isinstance(said, Tensor | int | float):
+        check_levels(name, torch.as_tensor(said), categories(fn))
         return said
     raise TypeError(
         f"The function for site {name!r} gave a {type(said).__name__}. It takes the parents' "
@@ -308,13 +315,7 @@ def _check_support(name: str, value: Tensor, x: Tensor, fn: Any) -> None:
     """Refuses levels that do not exist; warns of numbers that the mechanism never makes."""
     k = categories(fn)
     if k:
-        given = value.flatten().double()
-        wrong = given[(given < 0) | (given >= k) | (given != given.round())]
-        if len(wrong):
-            raise ValueError(
-                f"do({name}={wrong[0].item():g}): the site has {k} levels, coded 0 .. {k - 1}, and "
-                "what depends on it knows no other. With a schema, levels are set by their names."
-            )
+        check_levels(name, value, k)
         return
     support = _fixed(fn)
     if support is not None and not bool(support.check(x).all()):

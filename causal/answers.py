@@ -66,7 +66,7 @@ class Draws:
             k = self.levels[name]
             coded = frequencies(x, k) if k else x
             means[name] = coded.mean(0) if coded.is_floating_point() else coded.double().mean(0)
-            if self.law is not None:
+            if self.law is not None and not k:
                 means[name] = self.law.of(name)[0].to(x)
         return means
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from causal.mechanisms import Mechanism
+from causal.outcomes import categories, check_levels
 from causal.structural import Arrow, Structural
 from pgm import Model
 from pgm.schema.columns import listing
@@ -37,16 +38,18 @@ def check_arrow(model: Model, arrow: Arrow, value: Any, sites: Mapping[str, Site
             f"cause, but a {type(value).__name__} came. Draw the values first and pass them by row."
         )
     if isinstance(value, Tensor):
-        heard(arrow[0], value)(sites[arrow[0]].value)
+        site = sites[arrow[0]]
+        heard(arrow[0], value)(site.value, categories(site.fn))
 
 
-def heard(cause: str, value: Any) -> Callable[[Tensor], Tensor]:
-    """What becomes of the value of a cause on its way along an arrow."""
+def heard(cause: str, value: Any) -> Callable[..., Tensor]:
+    """What becomes of the value of a cause on its way along an arrow; of levels, a level."""
 
-    def change(x: Tensor) -> Tensor:
-        said = torch.as_tensor(value(x) if callable(value) else value).to(x.device, x.dtype)
+    def change(x: Tensor, levels: int = 0) -> Tensor:
+        said = torch.as_tensor(value(x) if callable(value) else value)
+        check_levels(cause, said, levels)
         try:
-            return said.expand(x.shape)
+            return said.to(x.device, x.dtype).expand(x.shape)
         except RuntimeError as error:
             raise ValueError(
                 f"What is heard of {cause!r} has shape {tuple(said.shape)}, and its values "
@@ -56,6 +59,6 @@ def heard(cause: str, value: Any) -> Callable[[Tensor], Tensor]:
     return change
 
 
-def changes(values: Mapping[Any, Any]) -> dict[Arrow, Callable[[Tensor], Tensor]]:
+def changes(values: Mapping[Any, Any]) -> dict[Arrow, Callable[..., Tensor]]:
     """The interventions on arrows among all, as functions of the causes."""
     return {t: heard(t[0], v) for t, v in values.items() if isinstance(t, tuple)}

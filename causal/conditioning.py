@@ -17,7 +17,7 @@ from causal import gaussian
 from causal.abduction import Method, abduct
 from causal.actions import asking, encode, words
 from causal.answers import Conditional
-from causal.evidence import Abduction, Enumerated
+from causal.evidence import Abduction, Enumerated, levels_of
 from causal.interventions import INTERVENED, unwrap
 from causal.outcomes import categories
 from causal.scm import check_trained
@@ -83,7 +83,7 @@ def condition(
         draws=Batch(draws),
         how=how,
         do=words(base.schema, done),
-        levels={name: categories(site.fn) for name, site in sites.items()},
+        levels={name: levels_of(site) for name, site in sites.items()},
         rung=found.rung,
         ess=found.ess,
         k=found.k,

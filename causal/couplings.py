@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from causal.actions import is_shift
+from causal.evidence import levels_of
 from causal.interventions import Intervened
 from causal.outcomes import categories, frequencies, is_binary, unwrapped
 from causal.structural import Structural
@@ -79,7 +80,7 @@ def bounds(
 
 def _target(site: Site, rows: int) -> Float[Tensor, "rows k"]:
     """What is averaged: the value, or whether it is each level."""
-    k = categories(site.fn)
+    k = levels_of(site)
     x = site.value.expand(rows)
     return frequencies(x, k) if k else x[:, None].to(torch.get_default_dtype())
 

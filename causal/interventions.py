@@ -22,6 +22,7 @@ from torch.distributions import Distribution
 from causal.actions import Action, Target, checked, fill, is_shift, policy, shifted, words
 from causal.arrows import changes
 from causal.mechanisms import Mechanism
+from causal.outcomes import categories
 from causal.shifts import Shifted
 from causal.structural import Structural, rewired
 from pgm import Model
@@ -30,6 +31,8 @@ from pgm.verb import Unsupported, Verb
 
 INTERVENED = "_intervened"
 """The key under which a site's `infer` says that it was intervened on."""
+LEVELS = "_levels"
+"""The key under which that of a site that was set says how many levels it had."""
 
 
 def do(
@@ -205,7 +208,7 @@ class Intervention(Messenger):
         self.set[msg["name"]] = x
         msg["fn"] = Delta(x, event_dim=fn.event_dim).mask(False)
         msg["value"], msg["done"] = x, True
-        msg["infer"] = infer | {INTERVENED: "value", "_drawn": None}
+        msg["infer"] = infer | {INTERVENED: "value", LEVELS: categories(fn), "_drawn": None}
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
@@ -239,7 +242,7 @@ class Intervention(Messenger):
             known = {parent: self.upstream[parent] for parent in self.structure.parents(name)}
         if is_shift(value):
             return shifted(name, value, fn, known)
-        return policy(name, value, known)
+        return policy(name, value, fn, known)
 
 
 def _refuse_with_the_base(question: Verb[Any, Any]) -> None:

@@ -269,6 +269,15 @@ def test_a_counterfactual_of_an_intervened_model(linear: SCM) -> None:
         counterfactual(causal.do(linear, B=5.0), unit(), do={"A": 0.0})
 
 
+@pytest.mark.parametrize("then", [1.0, dist.Normal(1.0, 1.0), lambda parents: parents["A"]])
+@pytest.mark.parametrize("now", [lambda value, parents: value, causal.LinearGaussian({"A": 0.5})])
+def test_the_noise_of_a_site_that_was_set_is_not_known(linear: SCM, then: Any, now: Any) -> None:
+    """Its own mechanism did not make its value, so that its own noise cannot be read off it."""
+    seen = {node: x for node, x in unit().items() if node != "B"}
+    with pytest.raises(ValueError, match=r"'B' was set, or followed a law or policy, when"):
+        counterfactual(causal.do(linear, B=then), seen, do={"B": now})
+
+
 def test_mechanisms_that_were_never_trained_are_refused_where_they_are_needed() -> None:
     seen = {name: torch.zeros(1) for name in "xyz"}
     scm = SCM("x -> y -> z", z=LinearGaussian({"y": 1.0}))
