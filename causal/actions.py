@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import networkx as nx
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
@@ -37,7 +38,9 @@ Target = str | Arrow
 """What is intervened on: a site, or an arrow (cause, effect)."""
 
 
-def checked(model: Model, wanted: Mapping[Any, Any]) -> dict[Target, Action]:
+def checked(
+    model: Model, before: Mapping[Target, Action], wanted: Mapping[Any, Any]
+) -> dict[Target, Action]:
     """The interventions in the model's numbers, each checked against its site or arrow.
 
     Where the program needs context, its sites are not known yet; it then checks when it runs.
@@ -60,9 +63,10 @@ def checked(model: Model, wanted: Mapping[Any, Any]) -> dict[Target, Action]:
     sites = sites_of(model, max([2, *lengths]))
     if sites is None:
         return coded
+    graph = _rewired(model, {**before, **coded})
     for name, value in coded.items():
         if isinstance(name, tuple):
-            check_arrow(model, name, value, sites)
+            check_arrow(model, graph, name, value, sites)
             continue
         if name not in sites:
             raise ValueError(
@@ -71,6 +75,20 @@ def checked(model: Model, wanted: Mapping[Any, Any]) -> dict[Target, Action]:
             )
         _check(model, name, value, sites[name])
     return coded
+
+
+def _rewired(model: Model, values: Mapping[Target, Action]) -> nx.DiGraph:
+    """The graph with all mechanisms exchanged; without arrows for a program that has no graph.
+
+    Raises:
+        ValueError: together they make a cycle.
+    """
+    if not isinstance(model, Structural):
+        return nx.DiGraph()
+    swapped = {t: v for t, v in values.items() if isinstance(v, Mechanism) and isinstance(t, str)}
+    graph = rewired(model.graph, swapped)
+    check_acyclic(graph)
+    return graph
 
 
 def sites_of(model: Model, n: int) -> dict[str, Site] | None:
@@ -206,9 +224,7 @@ def shifted(name: str, function: Callable[..., Any], fn: Any, parents: Mapping[s
     return Shifted(fn, change, name)
 
 
-def policy(
-    name: str, function: Callable[..., Any], fn: Any, parents: Mapping[str, Tensor]
-) -> Any:
+def policy(name: str, function: Callable[..., Any], fn: Any, parents: Mapping[str, Tensor]) -> Any:
     """What a function of the parents says: a number, tensor or Distribution.
 
     Raises:
@@ -300,7 +316,6 @@ def _check_mechanism(model: Model, name: str, value: Mechanism) -> None:
             f"{type(model).__name__} has none. Use an SCM, or SCM.from_program(program); or pass a "
             "function of the parents that gives a Distribution."
         )
-    check_acyclic(rewired(model.graph, {name: value}))
     kinds = {node: model.mechanism(node).kind for node in (name, *value.inputs)}
     wrong = [f"{p} {k}" for p, k in value.inputs.items() if k != kinds[p]]
     if wrong or value.kind != kinds[name]:

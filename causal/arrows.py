@@ -7,27 +7,29 @@ Tchetgen Tchetgen 2016). Direct and indirect effects are interventions on arrows
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import networkx as nx
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from causal.mechanisms import Mechanism
 from causal.outcomes import categories, check_levels
-from causal.structural import Arrow, Structural
+from causal.structural import Arrow
 from pgm import Model
 from pgm.schema.columns import listing
 from pgm.sites import Site
 
 
-def check_arrow(model: Model, arrow: Arrow, value: Any, sites: Mapping[str, Site]) -> None:
+def check_arrow(
+    model: Model, graph: nx.DiGraph, arrow: Arrow, value: Any, sites: Mapping[str, Site]
+) -> None:
     """Refuses an intervention on an arrow that the model does not have, or that it cannot carry.
 
     Raises:
         ValueError: no such arrow; a Distribution or a mechanism; a value of another shape.
     """
-    if not isinstance(model, Structural) or not model.graph.has_edge(*arrow):
-        arrows = model.graph.edges if isinstance(model, Structural) else ()
-        known = [f"{a} -> {b}" for a, b in arrows]
+    if not graph.has_edge(*arrow):
+        known = [f"{a} -> {b}" for a, b in graph.edges]
         raise ValueError(
             f"{type(model).__name__} has no arrow {' -> '.join(arrow)} to intervene on. Its arrows "
             f"are: {listing(known) or 'none that it knows of: use SCM.from_program(program)'}."
@@ -48,8 +50,10 @@ def heard(cause: str, value: Any) -> Callable[..., Tensor]:
     def change(x: Tensor, levels: int = 0) -> Tensor:
         said = torch.as_tensor(value(x) if callable(value) else value)
         check_levels(cause, said, levels)
+        whole = not (levels or x.is_floating_point())  # numbers that came as whole ones
+        dtype = torch.get_default_dtype() if whole else x.dtype
         try:
-            return said.to(x.device, x.dtype).expand(x.shape)
+            return said.to(x.device, dtype).expand(x.shape)
         except RuntimeError as error:
             raise ValueError(
                 f"What is heard of {cause!r} has shape {tuple(said.shape)}, and its values "

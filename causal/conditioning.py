@@ -91,6 +91,7 @@ def condition(
         law=None if system is None else gaussian.law(system, *found.noise),  # type: ignore[misc]
         schema=model.schema,
         note=model.note,
+        shared=frozenset(name for name, site in sites.items() if not site.rows),
         probabilities=known,
     )
 

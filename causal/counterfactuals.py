@@ -228,6 +228,7 @@ class _Scenario:
             bounds=self._bounds(acted, found, units, list(worlds[0].values)),
             schema=schema,
             note=self.model.note,
+            shared=frozenset(name for name in names if not found.sites[name].rows),
         )
 
     def _law(self, found: Abduction) -> gaussian.Normals | None:
@@ -280,7 +281,11 @@ def _check_noise(model: Model, wanted: Sequence[Mapping[Any, Any]]) -> None:
     for target, value in (pair for each in wanted for pair in each.items()):
         was = before.get(target)
         own = was is None or isinstance(was, Mechanism) or is_shift(was)
-        if isinstance(target, str) and not own and (isinstance(value, Mechanism) or is_shift(value)):
+        if (
+            isinstance(target, str)
+            and not own
+            and (isinstance(value, Mechanism) or is_shift(value))
+        ):
             raise ValueError(
                 f"Site {target!r} was set, or followed a law or policy, when the evidence came "
                 "about: its own mechanism did not make its value, and its own noise, which a shift "

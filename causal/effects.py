@@ -159,8 +159,8 @@ def _ask(
     draws: int,
 ) -> _Question:
     base, before = unwrap(model)
-    acted = {**before, **checked(base, do)}
-    other = {**before, **(checked(base, versus) if versus else {})}
+    acted = {**before, **checked(base, before, do)}
+    other = {**before, **(checked(base, before, versus) if versus else {})}
     k = _levels(base, outcome)
     labels = names(base.schema, outcome, k) if k else ("mean",)
     return _Question(base, outcome, k, labels, (acted, other), draws)

@@ -14,7 +14,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from causal.graph import check_nodes, latents, observed, order, parents
+from causal.graph import check_nodes, observed, order, parents
 from causal.mechanisms import Kind, Mechanism
 from pgm import Model, rows
 from pgm.schema.columns import listing
