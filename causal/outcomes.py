@@ -11,6 +11,7 @@ from torch.distributions import Bernoulli, Categorical, Independent
 from causal.shifts import Shifted
 from pgm import Categorical as Levels
 from pgm import Continuous, Schema
+from pgm.noise.form import require
 
 
 def categories(fn: Any) -> int:
@@ -39,6 +40,22 @@ def unwrapped(fn: Any) -> Any:
     ):
         fn = fn.base_dist
     return fn
+
+
+def check_levels(name: str, value: Shaped[Tensor, "*n"], levels: int) -> None:
+    """Refuses what an intervention makes of a site with levels, where it is none of them.
+
+    Raises:
+        ValueError: a code below 0, of `levels` or above, or between two whole numbers.
+    """
+    if not levels:
+        return
+    require(
+        (value >= 0) & (value < levels) & (value == value.round()),
+        value,
+        f"do({name}=...): the site has {levels} levels, coded 0 .. {levels - 1}, and what depends "
+        "on it knows no other. With a schema, levels are set by their names.",
+    )
 
 
 def frequencies(x: Shaped[Tensor, "*n"], levels: int) -> Float[Tensor, "*n levels"]:

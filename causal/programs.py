@@ -85,7 +85,9 @@ class ProgramMechanism(Mechanism):
 
     def dist(self, parents: Mapping[str, Tensor]) -> Any:
         """The distribution of the site, with the values of its parents in place."""
-        n = max((len(x) for x in parents.values() if x.dim()), default=1)
+        last = {name: -1 if kind.size is None else -2 for name, kind in self.inputs.items()}
+        wide = [x.shape[last[name]] for name, x in parents.items() if x.dim() >= -last[name]]
+        n = max(wide, default=1)  # in front of the rows stand levels that are summed out
         return _sites(self._program[0], parents, n)[self.node].fn
 
 

@@ -25,7 +25,7 @@ from causal.mechanisms import (
     describe,
 )
 from causal.mechanisms.additive import shaken
-from causal.structural import Structural
+from causal.structural import Structural, widened
 from pgm import Model, Schema, rows
 from pgm.batch import SEEN
 from pgm.schema.columns import listing
@@ -148,7 +148,7 @@ class SCM(Structural):
 
     def model(self, n: int, clamped: Tensor | None = None) -> None:
         """Draws every node given its parents, causes first; `clamped` is boolean, (n, nodes)."""
-        self.draw(n, widened(self.graph, clamped))
+        self.draw(n, clamped)
 
     def guide(self, n: int, **seen: Tensor) -> None:
         """Proposes the latent nodes without levels."""
@@ -157,27 +157,6 @@ class SCM(Structural):
         if self.latent:
             with rows(n):
                 propose(self, self.proposed, self.encoder, n, seen)
-
-
-def widened(graph: nx.DiGraph, clamped: Tensor | None) -> Tensor | None:
-    """What was set, with a column for every node: no experiment sets a latent one.
-
-    Raises:
-        ValueError: another dtype, or columns for neither all nodes nor the observed ones.
-    """
-    if clamped is None:
-        return None
-    nodes, seen = list(graph), observed(graph)
-    k = clamped.shape[-1] if clamped.dim() else 0
-    if clamped.dtype != torch.bool or clamped.dim() != 2 or k not in (len(nodes), len(seen)):
-        raise ValueError(
-            f"clamped has shape {tuple(clamped.shape)} and dtype {clamped.dtype}; it is boolean, "
-            f"of shape (n, {len(seen)}), with a column for each node: {listing(seen)}."
-        )
-    if k == len(nodes):
-        return clamped
-    none = torch.zeros_like(clamped[:, 0])
-    return torch.stack([clamped[:, seen.index(v)] if v in seen else none for v in nodes], 1)
 
 
 def check_trained(model: Model, nodes: Iterable[str] | None = None) -> None:

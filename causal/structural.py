@@ -11,11 +11,13 @@ from typing import Any, ClassVar, TypeAlias
 
 import networkx as nx
 import pyro
+import torch
 from torch import Tensor
 
-from causal.graph import check_nodes, order, parents
-from causal.mechanisms import Mechanism
+from causal.graph import check_nodes, observed, order, parents
+from causal.mechanisms import Kind, Mechanism
 from pgm import Model, rows
+from pgm.schema.columns import listing
 
 Arrow: TypeAlias = tuple[str, str]
 """A cause and its effect."""
@@ -55,7 +57,7 @@ class Structural(Model):
         clamped: Tensor | None = None,
         *,
         mechanisms: Mapping[str, Mechanism] | None = None,
-        arrows: Mapping[Arrow, Callable[[Tensor], Tensor]] | None = None,
+        arrows: Mapping[Arrow, Callable[..., Tensor]] | None = None,
     ) -> None:
         """Draws every node given its parents, causes first.
 
@@ -66,6 +68,7 @@ class Structural(Model):
             arrows: by arrow, what its effect hears instead of the value of its cause.
         """
         swapped, heard = mechanisms or {}, arrows or {}
+        clamped = widened(self.graph, clamped)
         values: dict[str, Tensor] = {}
         plate = rows(n)
         for node in ordered(rewired(self.graph, swapped)):
@@ -79,16 +82,38 @@ class Structural(Model):
 
 def listen(
     node: str,
-    inputs: Mapping[str, Any],
+    inputs: Mapping[str, Kind],
     values: Mapping[str, Tensor],
-    arrows: Mapping[Arrow, Callable[[Tensor], Tensor]],
+    arrows: Mapping[Arrow, Callable[..., Tensor]],
 ) -> dict[str, Tensor]:
     """What a node hears of its parents."""
     heard = {parent: values[parent] for parent in inputs}
     for (cause, effect), change in arrows.items():
         if effect == node:
-            heard[cause] = change(heard[cause])
+            levels = inputs[cause].levels
+            heard[cause] = change(heard[cause], levels if levels > 1 else 0)
     return heard
+
+
+def widened(graph: nx.DiGraph, clamped: Tensor | None) -> Tensor | None:
+    """What was set, with a column for every node: no experiment sets a latent one.
+
+    Raises:
+        ValueError: another dtype, or columns for neither all nodes nor the observed ones.
+    """
+    if clamped is None:
+        return None
+    nodes, seen = list(graph), observed(graph)
+    k = clamped.shape[-1] if clamped.dim() else 0
+    if clamped.dtype != torch.bool or clamped.dim() != 2 or k not in (len(nodes), len(seen)):
+        raise ValueError(
+            f"clamped has shape {tuple(clamped.shape)} and dtype {clamped.dtype}; it is boolean, "
+            f"of shape (n, {len(seen)}), with a column for each node: {listing(seen)}."
+        )
+    if k == len(nodes):
+        return clamped
+    none = torch.zeros_like(clamped[:, 0])
+    return torch.stack([clamped[:, seen.index(v)] if v in seen else none for v in nodes], 1)
 
 
 def ordered(graph: nx.DiGraph) -> tuple[str, ...]:

@@ -138,7 +138,8 @@ def _weigh(
     log_q = _by_row([site.factor() for site in proposals if site.rows], zero)
     shared = _total([s.log_prob() for s in counted if not s.rows], zero)
     shared_q = _total([s.log_prob() for s in proposals if not s.rows], zero)
-    scores = [(site, site.score()) for site in proposals + joint.upstream]
+    drawn = proposals + joint.upstream if torch.is_grad_enabled() else []  # else of no use
+    scores = [(site, site.score()) for site in drawn]
     by_row = [Factor(s, site.plates) for site, s in scores if s is not None and site.rows]
     apart = [s for site, s in scores if s is not None and not site.rows]
     return LogWeight(
@@ -146,23 +147,37 @@ def _weigh(
         shared - shared_q,
         _by_row(by_row, zero).expand(n),
         _total(apart, zero),
-        _values(joint, factors, enumerated),
+        _values(model, batch, joint, factors, enumerated),
         tuple(site.name for site in sites if site.shared),
     )
 
 
 def _values(
-    joint: Run, factors: list[Factor], enumerated: Literal["sum", "draw"]
+    model: Model,
+    batch: Batch,
+    joint: Run,
+    factors: list[Factor],
+    enumerated: Literal["sum", "draw"],
 ) -> dict[str, Tensor]:
-    draw = enumerated == "draw" and joint.variables
-    drawn = draw_variables(factors, joint.variables) if draw else {}
-    return {name: _value(site, drawn) for name, site in joint.sites.items()}
+    """The values of all sites, with the rows first; those drawn at one index a row.
+
+    What is computed from sites is computed anew from those that were drawn: its dimensions do not
+    say which of them belong to its event.
+    """
+    sites = joint.sites
+    if enumerated == "draw" and joint.variables:
+        drawn = draw_variables(factors, joint.variables)
+        chosen = {k: _chosen(s, drawn) for k, s in sites.items() if not s.deterministic}
+        if len(chosen) < len(sites):
+            with Run(chosen) as run:
+                model.model(rows_of(batch), **arguments(model, "model", batch))
+            chosen |= {k: run.sites[k].value for k, s in sites.items() if s.deterministic}
+        sites = {k: replace(s, value=chosen[k]) for k, s in sites.items()}
+    return {k: s.rows_first if s.rows else s.value for k, s in sites.items()}
 
 
-def _value(site: Site, drawn: dict[int, Tensor]) -> Tensor:
-    """A site's value at the drawn indices, with the rows first."""
-    if not drawn:
-        return site.rows_first if site.rows else site.value
+def _chosen(site: Site, drawn: dict[int, Tensor]) -> Tensor:
+    """A site's value at the drawn indices."""
     value, event_dim = site.value, site.fn.event_dim
     for dim, index in drawn.items():
         if value.dim() - event_dim >= -dim:
@@ -174,8 +189,7 @@ def _value(site: Site, drawn: dict[int, Tensor]) -> Tensor:
     if not site.rows:
         return value
     batch_dims = -min(site.plates, default=-1)
-    value = value.reshape(value.shape[value.dim() - event_dim - batch_dims :])
-    return replace(site, value=value).rows_first
+    return value.reshape(value.shape[value.dim() - event_dim - batch_dims :])
 
 
 def _zero(model: Model) -> Tensor:

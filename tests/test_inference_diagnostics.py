@@ -262,3 +262,9 @@ def test_a_posterior_prints_its_table_its_problems_and_the_models_note() -> None
     assert "... and 6 more: posterior.summary() has all of them" in lines
     assert any("1000 of 1000 draws diverged" in line for line in lines)
     assert lines[-1] == "epsilon = 3"
+
+
+def test_the_largest_weights_alike_are_no_heavy_tail() -> None:
+    """Weights of a site with levels take few values; a tail of one value has no shape to fit."""
+    level = torch.arange(2000) % 3
+    assert float(pareto_k(torch.tensor([0.1, 0.5, 0.9]).log()[level])) == 0.0

@@ -15,9 +15,17 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from causal.counterfactuals.evidence import Abduction, Rung, factual, is_finite, is_open, without
+from causal.counterfactuals.evidence import (
+    Abduction,
+    Rung,
+    factual,
+    is_finite,
+    is_open,
+    levels_of,
+    without,
+)
 from causal.counterfactuals.rungs import RULES, run_chains
-from causal.interventions.actions import sites_of
+from causal.interventions.actions import dtype_of, sites_of
 from causal.structural import Structural
 from pgm import Model
 from pgm.batch import SEEN, Batch, rows_of, take
@@ -54,7 +62,7 @@ def abduct(model: Model, batch: Batch, *, particles: int, method: Method = "auto
     _check(batch, method)
     sites = _sites(model, batch)
     _check_sites(sites)
-    batch = Batch({k: x.to(sites[k].value.dtype) if k in sites else x for k, x in batch.items()})
+    batch = Batch({k: x.to(_dtype(sites[k])) if k in sites else x for k, x in batch.items()})
     proposed = _proposed(model, batch) if model.latent else []
     unseen = [n for n, s in sites.items() if is_open(s) and (n not in batch or n + SEEN in batch)]
     n, seen = rows_of(batch), without(batch, unseen)
@@ -79,6 +87,12 @@ def _sites(model: Model, batch: Batch) -> Mapping[str, Site]:
         if not name.endswith(SEEN)
     )
     return known if known is not None and sound else factual(model, batch, {})
+
+
+def _dtype(site: Site) -> torch.dtype:
+    """The dtype of the values of a site: whole numbers are numbers, where they are no levels."""
+    kept = levels_of(site) or site.value.is_floating_point()
+    return site.value.dtype if kept else dtype_of(site.fn)
 
 
 def _rungs(model: Model, start: Abduction) -> tuple[Rung, ...]:

@@ -36,6 +36,7 @@ class Draws:
         law: the exact law of all nodes in every row of a linear-Gaussian world.
         schema: that of the model.
         note: that of the model.
+        shared: the sites outside the rows, shape (particles, ...).
     """
 
     draws: Batch
@@ -49,11 +50,13 @@ class Draws:
     law: "Normals | None" = None
     schema: Schema | None = None
     note: str | None = None
+    shared: frozenset[str] = frozenset()
 
     @property
     def size(self) -> tuple[int, int]:
         """The numbers of particles and of rows."""
-        particles, n = next(x.shape[:2] for x in self.draws.values() if x.dim() > 1)
+        by_row = (x for name, x in self.draws.items() if name not in self.shared)
+        particles, n = next(x.shape[:2] for x in by_row if x.dim() > 1)
         return particles, n
 
     def mean(self) -> dict[str, Tensor]:
@@ -66,7 +69,7 @@ class Draws:
             k = self.levels[name]
             coded = frequencies(x, k) if k else x
             means[name] = coded.mean(0) if coded.is_floating_point() else coded.double().mean(0)
-            if self.law is not None:
+            if self.law is not None and not k:
                 means[name] = self.law.of(name)[0].to(x)
         return means
 
@@ -84,7 +87,8 @@ class Draws:
         import pandas as pd
 
         particles, n = self.size
-        flat = {k: x.flatten() for k, x in self.draws.items() if x.shape[1:] == (n,)}
+        by_row = {k: x for k, x in self.draws.items() if k not in self.shared}
+        flat = {k: x.flatten() for k, x in by_row.items() if x.shape[1:] == (n,)}
         if self.schema is None or self.schema.site is not None:
             frame = pd.DataFrame({name: x.cpu().numpy() for name, x in flat.items()})
         else:

@@ -16,7 +16,7 @@ from torch import Tensor
 from causal.counterfactuals import gaussian
 from causal.counterfactuals.abduction import Method, abduct
 from causal.counterfactuals.answers import Conditional
-from causal.counterfactuals.evidence import Abduction, Enumerated
+from causal.counterfactuals.evidence import Abduction, Enumerated, levels_of
 from causal.counterfactuals.worlds import Units, value_of
 from causal.interventions.actions import asking, encode, words
 from causal.interventions.handler import INTERVENED, unwrap
@@ -83,7 +83,7 @@ def condition(
         draws=Batch(draws),
         how=how,
         do=words(base.schema, done),
-        levels={name: categories(site.fn) for name, site in sites.items()},
+        levels={name: levels_of(site) for name, site in sites.items()},
         rung=found.rung,
         ess=found.ess,
         k=found.k,
@@ -91,6 +91,7 @@ def condition(
         law=None if system is None else gaussian.law(system, *found.noise),  # type: ignore[misc]
         schema=model.schema,
         note=model.note,
+        shared=frozenset(name for name, site in sites.items() if not site.rows),
         probabilities=known,
     )
 

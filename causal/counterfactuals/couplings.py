@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from causal.counterfactuals.evidence import levels_of
 from causal.counterfactuals.worlds import Units, run, spread
 from causal.interventions.actions import is_shift
 from causal.interventions.handler import Intervened
@@ -79,7 +80,7 @@ def bounds(
 
 def _target(site: Site, rows: int) -> Float[Tensor, "rows k"]:
     """What is averaged: the value, or whether it is each level."""
-    k = categories(site.fn)
+    k = levels_of(site)
     x = site.value.expand(rows)
     return frequencies(x, k) if k else x[:, None].to(torch.get_default_dtype())
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from causal.interventions.handler import INTERVENED
+from causal.interventions.handler import INTERVENED, LEVELS
 from causal.outcomes import categories
 from pgm import Model
 from pgm.batch import SEEN, Batch, rows_of
@@ -83,8 +83,17 @@ def is_open(site: Site) -> bool:
 
 
 def is_finite(site: Site) -> bool:
-    """Whether a site can be summed out: it has finitely many levels, a row at a time."""
-    return categories(site.fn) > 0 and site.rows and not site.plates
+    """Whether a site can be summed out: it has finitely many levels, a row at a time.
+
+    What is shifted has no density to sum, and is drawn.
+    """
+    shifted = site.infer.get(INTERVENED) == "shift"
+    return categories(site.fn) > 0 and site.rows and not site.plates and not shifted
+
+
+def levels_of(site: Site) -> int:
+    """The number of levels of a site, also where it is set; 0 if its values are numbers."""
+    return int(site.infer.get(LEVELS, categories(site.fn)))
 
 
 class Enumerated(Handled):

@@ -87,6 +87,8 @@ def system(model: Model) -> System | None:
     for i, node in enumerate(nodes):
         action = values.get(node)
         if isinstance(action, Tensor):
+            if base.mechanism(node).kind.size is not None:
+                return None
             b[:, i] = action.double().cpu()
             continue
         mechanism = action or base.mechanism(node)

@@ -18,7 +18,7 @@ from causal.counterfactuals import gaussian
 from causal.counterfactuals.abduction import Method, abduct
 from causal.counterfactuals.answers import Comparison, Counterfactual
 from causal.counterfactuals.couplings import bounds
-from causal.counterfactuals.evidence import Abduction
+from causal.counterfactuals.evidence import Abduction, levels_of
 from causal.counterfactuals.walks import downstream, is_walked
 from causal.counterfactuals.worlds import (
     Coupling,
@@ -33,7 +33,6 @@ from causal.counterfactuals.worlds import (
 from causal.interventions.actions import asking, is_shift, words
 from causal.interventions.handler import INTERVENED, Intervened, do, unwrap
 from causal.mechanisms import Mechanism
-from causal.outcomes import categories
 from causal.scm import check_trained
 from causal.structural import Structural
 from pgm import Model
@@ -150,6 +149,7 @@ def compare(
     wanted = list(do.values()) if isinstance(do, Mapping) else list(do)
     if not wanted:
         raise ValueError("No scenario came: pass at least one intervention, do=[{'A': 1}].")
+    _check_noise(model, wanted)
     batch = prepare(model, evidence)
     with asking(model, seed):
         acted = [_do(model, each) for each in wanted]
@@ -219,7 +219,7 @@ class _Scenario:
             draws=Batch({name: torch.cat([v[name] for v in parts]) for name in names}),
             how={name: self._how(name, found, worlds[0], units[0].coupling) for name in names},
             do=words(schema, {t: self.acted.values[t] for t in self.wanted}),
-            levels={name: categories(found.sites[name].fn) for name in names},
+            levels={name: levels_of(found.sites[name]) for name in names},
             rung=found.rung,
             ess=found.ess,
             k=found.k,
@@ -228,6 +228,7 @@ class _Scenario:
             bounds=self._bounds(acted, found, units, list(worlds[0].values)),
             schema=schema,
             note=self.model.note,
+            shared=frozenset(name for name in names if not found.sites[name].rows),
         )
 
     def _law(self, found: Abduction) -> gaussian.Normals | None:
@@ -272,6 +273,25 @@ class _Scenario:
         if is_open(site):
             ways.append(f"{coupling_of(name, site.fn, coupling)} coupling, not identified")
         return "; ".join(ways) or "exact inversion"
+
+
+def _check_noise(model: Model, wanted: Sequence[Mapping[Any, Any]]) -> None:
+    """A shift or another mechanism keeps the noise of a site, which its own mechanism must show."""
+    _, before = unwrap(model)
+    for target, value in (pair for each in wanted for pair in each.items()):
+        was = before.get(target)
+        own = was is None or isinstance(was, Mechanism) or is_shift(was)
+        if (
+            isinstance(target, str)
+            and not own
+            and (isinstance(value, Mechanism) or is_shift(value))
+        ):
+            raise ValueError(
+                f"Site {target!r} was set, or followed a law or policy, when the evidence came "
+                "about: its own mechanism did not make its value, and its own noise, which a shift "
+                "or another mechanism would keep, is not known. Set it to a value, or give it a "
+                "Distribution, whose draws are new."
+            )
 
 
 def _check_trained(model: Model, acted: Sequence[Intervened], found: Abduction) -> None:

@@ -85,7 +85,7 @@ def _act(node: str, action: Action, fn: Any, parents: Mapping[str, Tensor], like
     """What a value, a law or a policy makes of a node."""
     said: Any = action
     if callable(action) and not isinstance(action, Distribution):
-        said = policy(node, action, parents)
+        said = policy(node, action, fn, parents)
     if isinstance(said, Distribution):
         return said.expand(like.shape[: like.dim() - len(said.event_shape)]).sample()
     return fill(node, said, fn.expand(like.shape[: like.dim() - len(fn.event_shape)]))

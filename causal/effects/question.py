@@ -100,8 +100,8 @@ def ask(
     if draws < 2:
         raise ValueError(f"draws is {draws}; an average and its error need two or more.")
     base, before = unwrap(model)
-    acted = {**before, **checked(base, do)}
-    other = {**before, **(checked(base, versus) if versus else {})}
+    acted = {**before, **checked(base, before, do)}
+    other = {**before, **(checked(base, before, versus) if versus else {})}
     k = _levels(base, outcome)
     labels = names(base.schema, outcome, k) if k else ("mean",)
     return Question(base, before, outcome, k, labels, acted, other, draws, coupling)

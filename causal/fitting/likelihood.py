@@ -19,7 +19,8 @@ from torch import Tensor
 from causal.counterfactuals.evidence import Enumerated
 from causal.graph import latents
 from causal.latent.marginal import entangled, observed_log_prob
-from causal.scm import SCM, widened
+from causal.scm import SCM
+from causal.structural import widened
 from pgm import log_prob, objective
 from pgm.batch import SEEN, Batch, rows_of
 from pgm.model import Model

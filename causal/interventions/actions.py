@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import networkx as nx
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch.distributions import Distribution, constraints
 from causal.graph import check_acyclic
 from causal.interventions.arrows import check_arrow
 from causal.mechanisms import Mechanism
-from causal.outcomes import categories, is_binary
+from causal.outcomes import categories, check_levels, is_binary
 from causal.shifts import Shifted
 from causal.structural import Arrow, Structural, rewired
 from pgm import Model, Schema
@@ -37,7 +38,9 @@ Target = str | Arrow
 """What is intervened on: a site, or an arrow (cause, effect)."""
 
 
-def checked(model: Model, wanted: Mapping[Any, Any]) -> dict[Target, Action]:
+def checked(
+    model: Model, before: Mapping[Target, Action], wanted: Mapping[Any, Any]
+) -> dict[Target, Action]:
     """The interventions in the model's numbers, each checked against its site or arrow.
 
     Where the program needs context, its sites are not known yet; it then checks when it runs.
@@ -60,9 +63,10 @@ def checked(model: Model, wanted: Mapping[Any, Any]) -> dict[Target, Action]:
     sites = sites_of(model, max([2, *lengths]))
     if sites is None:
         return coded
+    graph = _rewired(model, {**before, **coded})
     for name, value in coded.items():
         if isinstance(name, tuple):
-            check_arrow(model, name, value, sites)
+            check_arrow(model, graph, name, value, sites)
             continue
         if name not in sites:
             raise ValueError(
@@ -71,6 +75,20 @@ def checked(model: Model, wanted: Mapping[Any, Any]) -> dict[Target, Action]:
             )
         _check(model, name, value, sites[name])
     return coded
+
+
+def _rewired(model: Model, values: Mapping[Target, Action]) -> nx.DiGraph:
+    """The graph with all mechanisms exchanged; without arrows for a program that has no graph.
+
+    Raises:
+        ValueError: together they make a cycle.
+    """
+    if not isinstance(model, Structural):
+        return nx.DiGraph()
+    swapped = {t: v for t, v in values.items() if isinstance(v, Mechanism) and isinstance(t, str)}
+    graph = rewired(model.graph, swapped)
+    check_acyclic(graph)
+    return graph
 
 
 def sites_of(model: Model, n: int) -> dict[str, Site] | None:
@@ -207,15 +225,20 @@ def shifted(name: str, function: Callable[..., Any], fn: Any, parents: Mapping[s
     return Shifted(fn, change, name)
 
 
-def policy(name: str, function: Callable[..., Any], parents: Mapping[str, Tensor]) -> Any:
+def policy(name: str, function: Callable[..., Any], fn: Any, parents: Mapping[str, Tensor]) -> Any:
     """What a function of the parents says: a number, tensor or Distribution.
 
     Raises:
-        ValueError: it reads a site that is not upstream.
+        ValueError: it reads a site that is not upstream, or says what is no level of a site that
+            has some, whose distribution is `fn`.
         TypeError: it gives something else.
     """
     said = function(_Parents(name, parents))
-    if isinstance(said, Tensor | int | float | TorchDistributionMixin):
+    if isinstance(said, TorchDistributionMixin):
+        _check_law(name, said, fn)
+        return said
+    if isinstance(said, Tensor | int | float):
+        check_levels(name, torch.as_tensor(said), categories(fn))
         return said
     raise TypeError(
         f"The function for site {name!r} gave a {type(said).__name__}. It takes the parents' "
@@ -294,7 +317,6 @@ def _check_mechanism(model: Model, name: str, value: Mechanism) -> None:
             f"{type(model).__name__} has none. Use an SCM, or SCM.from_program(program); or pass a "
             "function of the parents that gives a Distribution."
         )
-    check_acyclic(rewired(model.graph, {name: value}))
     kinds = {node: model.mechanism(node).kind for node in (name, *value.inputs)}
     wrong = [f"{p} {k}" for p, k in value.inputs.items() if k != kinds[p]]
     if wrong or value.kind != kinds[name]:
@@ -309,13 +331,7 @@ def _check_support(name: str, value: Tensor, x: Tensor, fn: Any) -> None:
     """Refuses levels that do not exist; warns of numbers that the mechanism never makes."""
     k = categories(fn)
     if k:
-        given = value.flatten().double()
-        wrong = given[(given < 0) | (given >= k) | (given != given.round())]
-        if len(wrong):
-            raise ValueError(
-                f"do({name}={wrong[0].item():g}): the site has {k} levels, coded 0 .. {k - 1}, and "
-                "what depends on it knows no other. With a schema, levels are set by their names."
-            )
+        check_levels(name, value, k)
         return
     support = _fixed(fn)
     if support is not None and not bool(support.check(x).all()):

@@ -7,26 +7,29 @@ Tchetgen Tchetgen 2016). Direct and indirect effects are interventions on arrows
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import networkx as nx
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from causal.mechanisms import Mechanism
-from causal.structural import Arrow, Structural
+from causal.outcomes import categories, check_levels
+from causal.structural import Arrow
 from pgm import Model
 from pgm.schema.columns import listing
 from pgm.sites import Site
 
 
-def check_arrow(model: Model, arrow: Arrow, value: Any, sites: Mapping[str, Site]) -> None:
+def check_arrow(
+    model: Model, graph: nx.DiGraph, arrow: Arrow, value: Any, sites: Mapping[str, Site]
+) -> None:
     """Refuses an intervention on an arrow that the model does not have, or that it cannot carry.
 
     Raises:
         ValueError: no such arrow; a Distribution or a mechanism; a value of another shape.
     """
-    if not isinstance(model, Structural) or not model.graph.has_edge(*arrow):
-        arrows = model.graph.edges if isinstance(model, Structural) else ()
-        known = [f"{a} -> {b}" for a, b in arrows]
+    if not graph.has_edge(*arrow):
+        known = [f"{a} -> {b}" for a, b in graph.edges]
         raise ValueError(
             f"{type(model).__name__} has no arrow {' -> '.join(arrow)} to intervene on. Its arrows "
             f"are: {listing(known) or 'none that it knows of: use SCM.from_program(program)'}."
@@ -37,16 +40,20 @@ def check_arrow(model: Model, arrow: Arrow, value: Any, sites: Mapping[str, Site
             f"cause, but a {type(value).__name__} came. Draw the values first and pass them by row."
         )
     if isinstance(value, Tensor):
-        heard(arrow[0], value)(sites[arrow[0]].value)
+        site = sites[arrow[0]]
+        heard(arrow[0], value)(site.value, categories(site.fn))
 
 
-def heard(cause: str, value: Any) -> Callable[[Tensor], Tensor]:
-    """What becomes of the value of a cause on its way along an arrow."""
+def heard(cause: str, value: Any) -> Callable[..., Tensor]:
+    """What becomes of the value of a cause on its way along an arrow; of levels, a level."""
 
-    def change(x: Tensor) -> Tensor:
-        said = torch.as_tensor(value(x) if callable(value) else value).to(x.device, x.dtype)
+    def change(x: Tensor, levels: int = 0) -> Tensor:
+        said = torch.as_tensor(value(x) if callable(value) else value)
+        check_levels(cause, said, levels)
+        whole = not (levels or x.is_floating_point())  # numbers that came as whole ones
+        dtype = torch.get_default_dtype() if whole else x.dtype
         try:
-            return said.expand(x.shape)
+            return said.to(x.device, dtype).expand(x.shape)
         except RuntimeError as error:
             raise ValueError(
                 f"What is heard of {cause!r} has shape {tuple(said.shape)}, and its values "
@@ -56,6 +63,6 @@ def heard(cause: str, value: Any) -> Callable[[Tensor], Tensor]:
     return change
 
 
-def changes(values: Mapping[Any, Any]) -> dict[Arrow, Callable[[Tensor], Tensor]]:
+def changes(values: Mapping[Any, Any]) -> dict[Arrow, Callable[..., Tensor]]:
     """The interventions on arrows among all, as functions of the causes."""
     return {t: heard(t[0], v) for t, v in values.items() if isinstance(t, tuple)}

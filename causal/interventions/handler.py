@@ -8,7 +8,7 @@ is given another mechanism listens to whatever that listens to.
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import networkx as nx
@@ -31,14 +31,17 @@ from causal.interventions.actions import (
 )
 from causal.interventions.arrows import changes
 from causal.mechanisms import Mechanism
+from causal.outcomes import categories
 from causal.shifts import Shifted
-from causal.structural import Structural, rewired
+from causal.structural import Arrow, Structural, listen, rewired
 from pgm import Model
 from pgm.handlers import Handled
 from pgm.verb import Unsupported, Verb
 
 INTERVENED = "_intervened"
 """The key under which a site's `infer` says that it was intervened on."""
+LEVELS = "_levels"
+"""The key under which that of a site that was set says how many levels it had."""
 
 
 def do(
@@ -90,7 +93,7 @@ def do(
     if not wanted:
         raise ValueError("do() was told nothing to do: name a site and its value, do(model, A=1).")
     base, before = unwrap(model)
-    return Intervened(base, {**before, **checked(base, wanted)})
+    return Intervened(base, {**before, **checked(base, before, wanted)})
 
 
 def unwrap(model: Model) -> tuple[Model, dict[Target, Action]]:
@@ -138,7 +141,9 @@ class Intervened(Handled):
         """Replaces the sites."""
         values = {t: v for t, v in self.values.items() if isinstance(t, str)}
         training = self.training and program == "model"
-        return Intervention(self.base, values, program=program, training=training)
+        return Intervention(
+            self.base, values, changes(self.values), program=program, training=training
+        )
 
     def joint(self, n: int, **context: Any) -> Any:
         """The joint program of the base, its mechanisms and arrows exchanged."""
@@ -160,6 +165,7 @@ class Intervention(Messenger):
     Args:
         model: whose graph, if it has one, says what a function's parents are.
         values: as in `Intervened`, of sites.
+        arrows: what is heard along arrows.
         program: "model", or "guide", which cannot follow functions of the parents.
         training: whether rows may come in any order, so that values by row would be misplaced.
     """
@@ -168,13 +174,14 @@ class Intervention(Messenger):
         self,
         model: Model,
         values: Mapping[str, Action],
+        arrows: Mapping[Arrow, Callable[..., Tensor]],
         *,
         program: str = "model",
         training: bool = False,
     ) -> None:
         super().__init__()
         self.training = training
-        self.values, self.program = values, program
+        self.values, self.arrows, self.program = values, arrows, program
         self.structure = model if isinstance(model, Structural) else None
         self.upstream: dict[str, Tensor] = {}
         self.set: dict[str, Tensor] = {}
@@ -214,7 +221,7 @@ class Intervention(Messenger):
         self.set[msg["name"]] = x
         msg["fn"] = Delta(x, event_dim=fn.event_dim).mask(False)
         msg["value"], msg["done"] = x, True
-        msg["infer"] = infer | {INTERVENED: "value", "_drawn": None}
+        msg["infer"] = infer | {INTERVENED: "value", LEVELS: categories(fn), "_drawn": None}
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
@@ -246,9 +253,12 @@ class Intervention(Messenger):
         known = self.upstream
         if self.structure is not None:
             known = {parent: self.upstream[parent] for parent in self.structure.parents(name)}
+            if any(effect == name for _, effect in self.arrows):
+                inputs = self.structure.mechanism(name).inputs
+                known = listen(name, inputs, self.upstream, self.arrows)
         if is_shift(value):
             return shifted(name, value, fn, known)
-        return policy(name, value, known)
+        return policy(name, value, fn, known)
 
 
 def _refuse_with_the_base(question: Verb[Any, Any]) -> None:

@@ -115,8 +115,13 @@ def pareto_k(posterior: Posterior | Tensor) -> Tensor:
 
 
 def _tail(log_weight: Tensor) -> Tensor:
-    """k-hat over the last axis: zero where all weights are alike, infinite where one is all."""
-    spread = log_weight.amax(-1) - log_weight.amin(-1)
+    """k-hat over the last axis: infinite where one weight is all.
+
+    It is zero where the largest are all alike, as those of levels are: such a tail has no shape.
+    """
+    draws = log_weight.shape[-1]
+    largest = log_weight.topk(max(1, round(min(draws / 5, 3 * draws**0.5))), -1).values
+    spread = largest[..., 0] - largest[..., -1]
     with np.errstate(divide="ignore", invalid="ignore"):
         k = torch.as_tensor(_shape_of_tail(log_weight.cpu().numpy())).to(spread)
     k = k.nan_to_num(torch.inf, torch.inf, -torch.inf)

@@ -269,6 +269,39 @@ def test_a_counterfactual_of_an_intervened_model(linear: SCM) -> None:
         counterfactual(causal.do(linear, B=5.0), unit(), do={"A": 0.0})
 
 
+@pytest.mark.parametrize("then", [1.0, dist.Normal(1.0, 1.0), lambda parents: parents["A"]])
+@pytest.mark.parametrize("now", [lambda value, parents: value, causal.LinearGaussian({"A": 0.5})])
+def test_the_noise_of_a_site_that_was_set_is_not_known(linear: SCM, then: Any, now: Any) -> None:
+    """Its own mechanism did not make its value, so that its own noise cannot be read off it."""
+    seen = {node: x for node, x in unit().items() if node != "B"}
+    with pytest.raises(ValueError, match=r"'B' was set, or followed a law or policy, when"):
+        counterfactual(causal.do(linear, B=then), seen, do={"B": now})
+
+
+WHOLE: list[tuple[dict[Any, Any], float]] = [
+    ({"A": 0.5}, 0.25),
+    ({("A", "B"): 0.5}, 0.25),
+    ({"B": lambda value, parents: value / 2}, 0.5),
+]
+
+
+@pytest.mark.parametrize("kind", ["linear", "program"])
+@pytest.mark.parametrize(("done", "B"), WHOLE)
+def test_whole_numbers_in_the_evidence_of_a_number_are_numbers(
+    kind: str, done: dict[Any, Any], B: float, request: pytest.FixtureRequest
+) -> None:
+    """B = A / 2 + u with A = 2 and B = 1, so u = 0: what is done is never rounded to their type."""
+    model = request.getfixturevalue(kind)
+    model = model if kind == "linear" else SCM.from_program(model)
+    whole = {node: torch.tensor([int(x)]) for node, x in zip("ABCDE", "21111", strict=True)}
+    assert float(counterfactual(model, whole, do=done).draws["B"]) == pytest.approx(B)
+    numbers = {node: x.double() for node, x in whole.items()}
+    if kind == "linear" and isinstance(next(iter(done)), tuple):
+        under = causal.do(model, done)
+        found, wanted = (pgm.log_prob(under, seen, seed=0).value for seen in (whole, numbers))
+        torch.testing.assert_close(found, wanted)
+
+
 def test_mechanisms_that_were_never_trained_are_refused_where_they_are_needed() -> None:
     seen = {name: torch.zeros(1) for name in "xyz"}
     scm = SCM("x -> y -> z", z=LinearGaussian({"y": 1.0}))
@@ -288,3 +321,17 @@ def test_shapes(particles: int) -> None:
     with pytest.warns(RuntimeWarning, match="carry the weight"):
         found = counterfactual(Confounded(), seen, do={"t": 0.0}, particles=particles)
     assert {tuple(x.shape) for x in found.draws.values()} == {(particles, 3)}
+
+
+def test_a_shared_latent_of_several_numbers_is_no_row() -> None:
+    class Regression(pgm.Model):
+        def model(self, n: int) -> None:
+            w = pyro.sample("w", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            with pgm.rows(n):
+                x = pyro.sample("x", dist.Normal(0.0, 1.0))
+                pyro.sample("y", dist.Normal(w[0] + w[1] * x, 1.0))
+
+    seen = {"x": torch.tensor([1.0, 2.0]), "y": torch.tensor([1.0, 0.0])}
+    found = counterfactual(Regression(), seen, do={"x": 0.0}, particles=100, seed=0)
+    assert found.size == (100, 2)
+    assert list(found.frame().columns) == ["x", "y"]

@@ -317,3 +317,23 @@ def test_a_level_that_the_outcome_lacks(stones_scm: SCM, stones: dict[str, Tenso
 def test_an_untrained_scm_is_refused() -> None:
     with pytest.raises(ValueError, match="mechanisms of A, B are as they were made"):
         effect(SCM("A -> B"), "B", do={"A": 1.0})
+
+
+def test_the_effect_along_an_arrow() -> None:
+    """C = B - A + u and B = 2A + u with E[A] = 1: E[C | do(A -> C = 3)] is 2 - 3, and was 1."""
+    scm = SCM(
+        "A -> B -> C; A -> C",
+        A=LinearGaussian(intercept=1.0),
+        B=LinearGaussian({"A": 2.0}),
+        C=LinearGaussian({"B": 1.0, "A": -1.0}),
+    )
+    assert float(effect(scm, "C", do={("A", "C"): 3.0}).difference) == -2.0
+    drawn = effect(scm, "C", do={("A", "C"): lambda a: a + 2}, draws=4000, seed=0)
+    assert abs(float(drawn.difference) - -2.0) < 0.1
+    table = SCM(
+        "X -> Y",
+        X=CategoricalTable([0.2, 0.8]),
+        Y=CategoricalTable([[0.9, 0.1], [0.3, 0.7]], parents=["X"]),
+    )
+    found = effect(table, "Y", do={("X", "Y"): 0}, draws=10000, seed=0)
+    torch.testing.assert_close(found.treated.float(), torch.tensor([0.9, 0.1]), atol=0.02, rtol=0)

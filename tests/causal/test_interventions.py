@@ -303,3 +303,32 @@ def test_a_function_that_gives_no_value(linear: SCM) -> None:
     single = SCM("A", A=LinearGaussian())
     with pytest.raises(ValueError, match="it has none"):
         pgm.sample(do(single, A=lambda parents: parents["A"]), 2)
+
+
+@pytest.mark.parametrize(
+    "done",
+    [
+        {"X": lambda parents: -1},
+        {"X": lambda parents: 0.7},
+        {"X": lambda parents: dist.Normal(0.0, 1.0)},
+        {"X": lambda parents: dist.Categorical(torch.ones(4))},
+        {("X", "Y"): -1},
+        {("X", "Y"): 0.7},
+        {("X", "Y"): lambda x: x - 1},
+        {("X", "Y"): lambda x: x / 2},
+    ],
+)
+def test_what_a_policy_or_an_arrow_says_is_a_level(done: dict[Any, Any]) -> None:
+    """-1 would be read as the last level, and 0.7 as the first."""
+    scm = SCM(
+        "X -> Y",
+        X=causal.CategoricalTable([0.2, 0.3, 0.5]),
+        Y=causal.CategoricalTable([[0.9, 0.1], [0.5, 0.5], [0.1, 0.9]], parents=["X"]),
+    )
+    rows = {"X": torch.tensor([0, 1]), "Y": torch.tensor([0, 1])}
+    with pytest.raises(ValueError, match="levels"):
+        pgm.sample(causal.do(scm, done), 100, seed=0)
+    with pytest.raises(ValueError, match="levels"):
+        pgm.sample.generic(causal.do(scm, done), 100)
+    with pytest.raises(ValueError, match="levels"):
+        causal.counterfactual(scm, rows, do=done)

@@ -107,3 +107,35 @@ def test_a_mechanism_of_a_program_with_shared_latents_is_refused() -> None:
     assert found.nodes == ("x", "y")
     with pytest.raises(pgm.Unsupported, match="latent sites outside the rows"):
         found.mechanism("y")
+
+
+def levels_and_numbers(n: int) -> None:
+    with pgm.rows(n):
+        d = pyro.sample("d", dist.Categorical(torch.tensor([0.3, 0.7])))
+        x = pyro.sample("x", dist.Normal(torch.tensor([-1.0, 2.0])[d], 1.0))
+        doubled = pyro.deterministic("doubled", 2 * x)
+        pyro.sample("y", dist.Normal(doubled + d, 0.5))
+
+
+@pytest.mark.filterwarnings("ignore:In 1 of 1 rows the weights")  # k-hat of two scales of weights
+@pytest.mark.parametrize(
+    ("done", "mean", "variance"),
+    [
+        ({}, [-2.0, 5.0], 4.25),
+        ({("x", "y"): 1.0}, [2.0, 3.0], 0.25),
+        ({("d", "y"): 1}, [-1.0, 5.0], 4.25),
+    ],
+)
+def test_levels_that_were_not_seen_are_summed_out_of_a_program(
+    done: dict[Any, Any], mean: list[float], variance: float
+) -> None:
+    """d given y by Bayes' rule; what is computed from draws is computed from the same ones."""
+    model = SCM.from_program(levels_and_numbers)
+    found = causal.condition(
+        causal.do(model, done) if done else model, {"y": 2.5}, particles=20000, seed=0
+    )
+    y = dist.Normal(torch.tensor(mean), variance**0.5).log_prob(torch.tensor(2.5)).exp()
+    joint = torch.tensor([0.3, 0.7]) * y
+    torch.testing.assert_close(found.mean()["d"][0], joint / joint.sum(), atol=0.03, rtol=0)
+    if not done:
+        torch.testing.assert_close(found.draws["doubled"], 2 * found.draws["x"])
