@@ -16,7 +16,7 @@ from torch import Tensor
 
 from causal.graph import check_nodes, observed, order, parents
 from causal.mechanisms import Kind, Mechanism
-from pgm import Model, rows
+from pgm import Model, Schema, rows
 from pgm.schema.columns import listing
 
 Arrow: TypeAlias = tuple[str, str]
@@ -42,6 +42,10 @@ class Structural(Model):
     def parents(self, node: str) -> list[str]:
         """The direct causes of a node, in the order of `nodes`."""
         return parents(self.graph, node)
+
+    def infer_schema(self, frame: Any) -> Schema:
+        """How `fit` reads a frame: numbers are standardised, or its steps would be too small."""
+        return Schema.infer(frame, standardise=True)
 
     def mechanism(self, node: str) -> Mechanism:
         """The mechanism of a node."""

@@ -314,7 +314,7 @@ def _adopt_schema(model: Model, data: Any, schema: Schema | None) -> None:
     if schema is not None:
         model.schema = schema
     elif model.schema is None and type(data).__module__.partition(".")[0] == "pandas":
-        model.schema = Schema.infer(data)
+        model.schema = model.infer_schema(data)
 
 
 def _hold_out(model: Model, data: Any, validation: Any, seed: int) -> tuple[Any, Batch | None]:

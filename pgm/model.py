@@ -86,6 +86,10 @@ class Model(PyroModule):
     def guide(self, n: int, *args: Any, **kwargs: Any) -> Any:
         """The proposal for the latent sites; further parameters are observed sites or context."""
 
+    def infer_schema(self, frame: Any) -> Schema:
+        """How a data frame is read that comes to a model without a schema."""
+        return Schema.infer(frame)
+
     @property
     def latent(self) -> bool:
         """Whether the model has latent sites that a guide proposes."""

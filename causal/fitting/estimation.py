@@ -40,9 +40,14 @@ def estimate(scm: SCM, data: Any) -> None:
         Parameter containing:
         tensor([2.], requires_grad=True)
     """
-    if scm.schema is None and type(data).__module__.partition(".")[0] == "pandas":
+    before = scm.schema
+    if before is None and type(data).__module__.partition(".")[0] == "pandas":
         scm.schema = Schema.infer(data)
-    batch = complete(scm, data)
+    try:
+        batch = complete(scm, data)
+    except (TypeError, ValueError):
+        scm.schema = before
+        raise
     _set(scm, batch, torch.ones(rows_of(batch), device=scm.device), "estimate")
     check(scm, batch).raise_if_broken()
 

@@ -29,6 +29,8 @@ def infer_column(name: str, cells: "pandas.Series", *, standardise: bool) -> Col
         raise _unknown_kind(name, cells.dropna().iloc[0])
     x = Continuous().encode(name, cells)
     x = x[~np.isnan(x)]
+    if held.startswith("integer") and set(x.tolist()) == {0.0, 1.0}:
+        return Categorical((0, 1))
     if held.startswith("integer") and x.min() >= 0:
         return Count()
     return _standardised(name, x) if standardise else _resolved(name, x)

@@ -98,10 +98,11 @@ class Schema:
     ) -> "Schema":
         """Reads the kinds off a frame.
 
-        By the dtype alone (an object column by what its cells hold): floats are Continuous;
-        integers are Count if none is negative, else Continuous; strings, booleans and pandas
-        categoricals are Categorical, with the levels sorted or in the categories' order. Integers
-        that name things (a ward, a code 1/2/3) are not told from counts: declare these yourself,
+        By the dtype (an object column by what its cells hold): floats are Continuous; integers are
+        two levels if they are 0 and 1 alone, Count if none is negative, else Continuous; strings,
+        booleans and pandas categoricals are Categorical, with the levels sorted or in the
+        categories' order. Other integers that name things (a ward, a code 1/2/3) are not told from
+        counts: declare these yourself,
         `Schema({**inferred.columns, "ward": Categorical((1, 2, 3))})`.
 
         Bounds are never taken from the data. Levels, signs of integers, means and standard
