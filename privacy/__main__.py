@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from privacy.accounting import calibrate, check_delta, compose
+from privacy.accounting import ACCOUNTANTS, calibrate, check_delta, compose
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -13,6 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["budget", "--sigma", "1.1", "--rate", "0.0042667", "--steps", "14062"])
         sigma 1.1, rate 0.0042667, 14062 steps, delta 1e-05
           epsilon by prv  2.392
+          epsilon by pld  2.382
           epsilon by rdp  2.597
         0
     """
@@ -40,7 +41,7 @@ def _budget(options: argparse.Namespace) -> str:
         )
     spent = {
         accountant: compose([(sigma, rate, steps)], delta=options.delta, accountant=accountant)
-        for accountant in ("prv", "rdp")
+        for accountant in ACCOUNTANTS
     }
     head = f"sigma {sigma:.5g}, rate {rate:.5g}, {steps} steps, delta {options.delta:g}"
     return "\n".join([head, *(f"  epsilon by {a}  {e:.3f}" for a, e in spent.items())])
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     length = budget.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=int)
     length.add_argument("--epochs", type=float)
-    budget.add_argument("--accountant", choices=("prv", "rdp"), default="prv")
+    budget.add_argument("--accountant", choices=ACCOUNTANTS, default="prv")
     return parser
 
 

@@ -33,7 +33,8 @@ from privacy.approximate import (
     renyi,
 )
 
-Accountant = Literal["prv", "rdp", "pld"]
+Accountant = Literal["prv", "pld", "rdp"]
+ACCOUNTANTS: tuple[Accountant, ...] = get_args(Accountant)
 Gaussians = tuple[tuple[float, float, int], ...]
 History = Sequence[tuple[float, float, int] | Approximate]
 """Noise multiplier, sampling rate and steps of each Gaussian release; other mechanisms as such."""
@@ -194,7 +195,7 @@ def check_accountant(accountant: str) -> None:
     Raises:
         ValueError: it is none of `"prv"`, `"pld"` and `"rdp"`.
     """
-    if accountant not in get_args(Accountant):
+    if accountant not in ACCOUNTANTS:
         raise ValueError(
             f"There is no accountant {accountant!r}: use 'prv' or 'pld' (tight), or 'rdp' "
             "(classical). GDP is an approximation and no guarantee, so it is not offered."

@@ -177,7 +177,7 @@ def odometer(ledger: Ledger, delta: float) -> float:
         >>> ledger = Ledger()
         >>> ledger.add(Release("fit of VAE", "a", 1.8, 0.01, 1000, 1.0, 10_000, 1e-5))
         >>> odometer(ledger, 1e-5), ledger.epsilon(1e-5)
-        (1.60, 0.73)
+        (1.35, 0.72)
     """
     check_delta(delta)
     history = merged(ledger.committed)

@@ -80,6 +80,7 @@ class PrivateLearner:
         The loss is computed from the rows themselves and is not covered by epsilon. It is NaN for
         an empty lot, and for one in which no row's loss is finite.
         """
+        _forget(self.optimiser)
         buffers = [(buffer, buffer._version) for buffer in self.model.buffers()]
         losses = []
         pieces = list(self._pieces(batch))
@@ -115,18 +116,27 @@ class PrivateLearner:
         return {"epsilon": self.epsilon.value, "learning_rate": rate}
 
     def state_dict(self) -> dict[str, Any]:
-        """Refuses: a run taken up again would use the noise of the first one a second time."""
-        raise NotImplementedError(_NO_RESUMING)
+        """Optimiser, schedule and averages: what the noise protects, and nothing of the noise."""
+        state: dict[str, Any] = {"optimiser": self.optimiser.state_dict()}
+        if self.schedule is not None:
+            state["schedule"] = self.schedule.state_dict()
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuses, as `state_dict`."""
-        raise NotImplementedError(_NO_RESUMING)
+        """Takes optimiser, schedule and averages up again; `renew` must follow."""
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
 
-
-_NO_RESUMING = (
-    "A private run cannot be stopped and resumed yet: replaying its noise on other lots would let "
-    "the noise be subtracted. Run it in one go, and pgm.save the model when it is done."
-)
+    def renew(self, release: Release, *, seed: int, made: int) -> None:
+        """Goes on under another name with noise of another seed, `made` steps being spent."""
+        self.release = replace(release, steps=1)
+        self.optimiser.generator.manual_seed(seed)
+        self.epsilon.steps = made
 
 
 class SpentSoFar:
@@ -152,6 +162,13 @@ class SpentSoFar:
         """The bound."""
         bound = replace(self.release, steps=self.steps).epsilon(accountant="rdp")
         return min(bound, self._whole)
+
+
+def _forget(optimiser: Any) -> None:
+    """Drops what a step that was broken off between its pieces has left: it would count twice."""
+    optimiser._step_skip_queue.clear()
+    optimiser._is_last_step_skipped = False
+    optimiser.zero_grad(set_to_none=True)
 
 
 def _same_buffers(model: Model, before: list[tuple[Tensor, int]]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from privacy.accounting import Accountant, History, compose
 from privacy.approximate import Approximate
-from privacy.chain import Chain
+from privacy.chain import BrokenChain, Chain
 
 UNIT = "one row, added or removed"
 Rule = Callable[[Sequence["Release"]], None]
@@ -120,13 +120,13 @@ class Ledger:
 
     def add(self, release: Release) -> None:
         """Adds an entry; further steps of a run are added to the entry of that run."""
-        known = self._find(release)
+        known = _find(self._entries, release)
         made = release.steps + (0 if known is None else self._entries[known].steps)
         if known is not None and made <= self._open.get(known, 0):
             self._entries[known] = replace(release, steps=made)  # entered already, by `begin`
             return
         with self._writing():
-            known = self._find(release)
+            known = _find(self._entries, release)
             if known is None:
                 self._entries.append(release)
                 self._state(len(self._entries) - 1, release.steps)
@@ -183,12 +183,6 @@ class Ledger:
         total = f"together: epsilon {prv} at delta {delta:g} (prv; {rdp} by rdp), unit: {units}"
         return "\n".join([*_aligned(rows), total])
 
-    def _find(self, release: Release) -> int | None:
-        for known in reversed(range(len(self._entries))):
-            if replace(self._entries[known], steps=release.steps) == release:
-                return known
-        return None
-
     @contextmanager
     def _writing(self) -> Iterator[None]:
         lock = nullcontext() if self._chain is None else self._chain.locked()
@@ -206,15 +200,40 @@ class Ledger:
         """Reads what other processes wrote, and notices a file that is not what it was."""
         if self._chain is None or not self._chain.changed():
             return
-        for line in self._chain.read():
-            release = _release(line["release"])
-            if line["entry"] == len(self._entries):
-                self._entries.append(release)
-            elif line["entry"] not in self._open:
-                self._entries[line["entry"]] = release
+        lines = self._chain.read()
+        try:
+            stated = [(line["entry"], release_of(line["release"])) for line in lines]
+            for known, release in stated:
+                if known == len(self._entries):
+                    self._entries.append(release)
+                elif known not in self._open:
+                    self._entries[known] = release
+        except (KeyError, TypeError, IndexError) as error:
+            raise BrokenChain(f"{self._chain.path} is no ledger ({error!r}).") from error
 
 
-def _release(content: dict[str, Any]) -> Release:
+def _find(entries: Sequence[Release], release: Release) -> int | None:
+    """The last entry of the same run and mechanism."""
+    for known in reversed(range(len(entries))):
+        if replace(entries[known], steps=release.steps) == release:
+            return known
+    return None
+
+
+def expect(ledger: Ledger, head: str) -> None:
+    """Refuses a ledger that does not hold an earlier state of itself; empty for one in memory.
+
+    Raises:
+        BrokenChain: it was shortened or begun anew since.
+    """
+    if head:
+        if ledger._chain is None:
+            raise BrokenChain("The ledger was a file, and one in memory came. Pass that file's.")
+        Chain(ledger._chain.path, head=head).read()
+
+
+def release_of(content: dict[str, Any]) -> Release:
+    """The release that `dump` made plain."""
     promise = content["promise"]
     return Release(**content | {"promise": None if promise is None else tuple(promise)})
 
@@ -228,7 +247,7 @@ def restore(content: Sequence[dict[str, Any]]) -> Ledger:
     """The ledger in memory that `dump` was given."""
     ledger = Ledger()
     for release in content:
-        ledger.add(_release(release))
+        ledger.add(release_of(release))
     return ledger
 
 
@@ -244,13 +263,16 @@ def rounded_up(epsilon: float) -> str:
 
 def merged(releases: Sequence[Release]) -> History:
     """Equal mechanisms as one of many steps, which is what accountants compose well."""
-    steps: dict[tuple[Any, ...], int] = {}
+    gaussians: dict[tuple[float, float], int] = {}
+    others: dict[tuple[float, float], int] = {}
     for r in releases:
-        key = (r.noise_multiplier, r.rate) if r.promise is None else (r.promise,)
+        steps, key = (
+            (gaussians, (r.noise_multiplier, r.rate)) if r.promise is None else (others, r.promise)
+        )
         steps[key] = steps.get(key, 0) + r.steps
     return [
-        (*key, count) if len(key) == 2 else Approximate(*key[0], times=count)
-        for key, count in steps.items()
+        *((sigma, rate, count) for (sigma, rate), count in gaussians.items()),
+        *(Approximate(*promise, count) for promise, count in others.items()),
     ]
 
 

@@ -70,7 +70,9 @@ def refuses(model: pgm.Model, message: str, *, data: Any = X, **options: Any) ->
         ({"epochs": 3}, "pass steps="),
         ({"validation": 0.1}, "which nobody counts"),
         ({"patience": 3}, "nobody counts that"),
-        ({"checkpoint": "run.pt"}, "noise of the first a second time"),
+        ({"epsilon": None}, "epsilon= is missing"),
+        ({"delta": None}, "delta= is missing"),
+        ({"budget": privacy.Budget(1.0, 1e-4)}, "the budget has another ledger"),
         ({"source": None}, "Poisson sampling"),
         ({"learner": None}, "update rule"),
         ({"noise_multiplier": 1.0}, "privacy.epsilon"),
@@ -266,5 +268,5 @@ def test_a_private_fit_prints_its_check() -> None:
 
 
 def test_no_file_is_left_behind(tmp_path: Path) -> None:
-    refuses(Gaussian(), "noise of the first", checkpoint=tmp_path / "run.pt")
+    refuses(Gaussian(), "steps is 0", checkpoint=tmp_path / "run.pt", steps=0)
     assert list(tmp_path.iterdir()) == []

@@ -136,13 +136,30 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_losses_are_hidden_until_they_are_revealed_and_the_report_says_so() -> None:
+    run = privacy.fit(Gaussian(), normal_rows(300), epsilon=1.0, delta=1e-4, steps=20, rate=0.2)
+    assert all(math.isnan(step.loss) for step in run.steps)
+    with pytest.raises(privacy.PrivateValue, match="call reveal"):
+        run.loss  # noqa: B018
+    assert "loss 4" not in str(run) and "revealed      nothing" in str(run)
+    assert 3.0 < run.reveal()[0] < 8.0
+    assert run.loss == pytest.approx(sum(run.reveal()[-2:]) / 2)
+    assert "revealed      the losses of 20 steps" in str(run)
+
+
+def test_the_progress_bar_shows_epsilon_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("tqdm.std.tqdm.set_postfix", lambda bar, **shown: seen.extend(shown))
+    privacy.fit(Gaussian(), normal_rows(300), epsilon=1.0, delta=1e-4, steps=2, accountant="rdp")
+    assert set(seen) == {"epsilon", "refresh"}
+
+
 def test_the_loss_is_a_hint_and_never_stops_a_run() -> None:
     """In some lots every row has a loss that overflows; others are empty."""
     x = torch.cat([torch.zeros(3, 1), torch.full((9, 1), 3e38)])
     run = privacy.fit(Gaussian(), x, epsilon=1.0, delta=0.01, steps=40, rate=0.1, seed=1)
     assert len(run.steps) == 40
-    assert 0 < sum(math.isnan(step.loss) for step in run.steps) < 40
-    assert "not covered by epsilon: do not publish" in str(run)
+    assert 0 < sum(math.isnan(loss) for loss in run.reveal()) < 40
 
 
 def test_parameters_driven_off_stop_the_run() -> None:
@@ -173,6 +190,7 @@ def test_the_report_says_what_a_reviewer_asks() -> None:
     for said in (
         "one row, added or removed", "Poisson, rate 0.2, 5 steps", "400 rows (declared)",
         "divisor 80", "route         vmap", "clipped to norm 1", "asked for 1", "prv", "rdp",
-        "not covered", "schema levels", "the seed",
+        "not covered", "schema levels", "the seed", "one row more", "pld", "self-check    passed",
+        "revealed      nothing", "1 release about these rows (fit of Gaussian)",
     ):  # fmt: skip
         assert said in text

@@ -1,0 +1,119 @@
+"""The options of a private fit: what is refused, and why; what is public, and declared."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from pgm.model import Model
+from privacy.accounting import check_accountant, check_delta
+
+REFUSED = {
+    "batch_size": "lots are Poisson-sampled, so their size varies. Pass expected_batch_size= or "
+    "rate=",
+    "epochs": "pass steps=; epochs / rate steps look at each row `epochs` times on average",
+    "validation": "choosing weights by a held-out loss releases that loss, which nobody counts. "
+    "Evaluate afterwards, on rows that need no protection",
+    "patience": "stopping by a held-out loss releases it, and nobody counts that. Pass steps=",
+    "evaluate_every": "there is no held-out loss in a private fit",
+    "source": "the guarantee is that of Poisson sampling and of no other source",
+    "learner": "the guarantee is that of the update rule of this package",
+    "size": "pass rows=, the declared number of rows",
+    "noise_multiplier": "the noise follows from epsilon, delta, rate and steps; see "
+    "privacy.epsilon for what a given noise spends",
+}
+
+
+def refuse(options: dict[str, Any], known: Sequence[str]) -> None:
+    """Explains an option that a private fit cannot honour, or does not have.
+
+    Raises:
+        ValueError: an option of `pgm.fit` that would mean something else here.
+        TypeError: one that neither has.
+    """
+    for name in options:
+        if name in REFUSED:
+            raise ValueError(f"A private fit takes no {name}=: {REFUSED[name]}.")
+        raise TypeError(f"A private fit has no option {name!r}; it has {', '.join(known)}.")
+
+
+def check_options(
+    delta: float, accountant: str, steps: int, clip: float, learning_rate: float
+) -> None:
+    """Refuses numbers outside their range.
+
+    Raises:
+        ValueError: one is.
+    """
+    check_delta(delta)
+    check_accountant(accountant)
+    if steps < 1:
+        raise ValueError(
+            f"steps is {steps}; a fit makes one noisy step or more, to whose number the noise is "
+            "calibrated."
+        )
+    if not (clip > 0 and math.isfinite(clip)):
+        raise ValueError(
+            f"clip is {clip}; it is the norm to which the gradient of each row is clipped, "
+            "positive and finite: without it no noise hides a row."
+        )
+    if not learning_rate > 0:
+        raise ValueError(
+            f"learning_rate is {learning_rate}; a step that descends is positive, such as 1e-3."
+        )
+
+
+def in_memory(model: Model, data: Any) -> Any:
+    """The data as they came, unless somebody else would batch or read them.
+
+    Raises:
+        ValueError: a Dataset or DataLoader, or a frame without a schema.
+    """
+    if isinstance(data, Dataset | DataLoader):
+        raise ValueError(
+            f"A {type(data).__name__} came; it orders and batches the rows by itself, and the "
+            "guarantee holds for Poisson sampling alone. Pass the rows as tensors or as a frame."
+        )
+    if type(data).__module__.partition(".")[0] == "pandas" and model.schema is None:
+        raise ValueError(
+            "A data frame came, and the model has no schema: levels and bounds read off the rows "
+            "would be released without noise. Declare them beforehand, from what is publicly "
+            'known: schema=pgm.Schema({"age": pgm.Continuous(lower=0, upper=120), ...}).'
+        )
+    return data
+
+
+def public_rows(rows: int | None, came: int) -> int:
+    """The declared number of rows; the number that came where none was declared.
+
+    Raises:
+        ValueError: more rows came than are declared.
+    """
+    if rows is not None and rows < came:
+        raise ValueError(
+            f"rows={rows} are declared and {came} came: the sampling rate and the share of a row "
+            "would be wrong. Declare a public number that is at least as large."
+        )
+    return came if rows is None else rows
+
+
+def sampling_rate(rate: float | None, expected_batch_size: float | None, rows: int) -> float:
+    """The probability with which a row is in a lot.
+
+    Raises:
+        ValueError: two numbers for it, or one outside (0, 1].
+    """
+    if rate is not None and expected_batch_size is not None:
+        raise ValueError(
+            "Both rate= and expected_batch_size= came; each fixes the other. Pass one."
+        )
+    if rate is None:
+        expected = min(256, rows) if expected_batch_size is None else expected_batch_size
+        rate = expected / rows
+    if not 0 < rate <= 1:
+        raise ValueError(
+            f"The sampling rate is {rate:g} (lots of {rate * rows:g} rows of {rows}); it is the "
+            "probability with which a row is in a lot, above 0 and at most 1."
+        )
+    return rate
