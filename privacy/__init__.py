@@ -5,18 +5,23 @@ from privacy.approximate import Approximate
 from privacy.budget import Budget, BudgetExceeded, odometer
 from privacy.chain import BrokenChain
 from privacy.compatibility import SelfCheck, check
+from privacy.counts import categories, count, histogram
 from privacy.fit import PrivateTraining, fit
 from privacy.gradients import per_row_gradients
 from privacy.ledger import Ledger, Release
+from privacy.preprocessing import Moments, moments, quantiles, standardise
 from privacy.record import PrivateFit, PrivateValue
 from privacy.report import PrivacyReport
+from privacy.svi import DPSVI
 
 __all__ = [
+    "DPSVI",
     "Approximate",
     "BrokenChain",
     "Budget",
     "BudgetExceeded",
     "Ledger",
+    "Moments",
     "PrivacyReport",
     "PrivateFit",
     "PrivateTraining",
@@ -24,10 +29,16 @@ __all__ = [
     "Release",
     "SelfCheck",
     "calibrate",
+    "categories",
     "check",
     "compose",
+    "count",
     "epsilon",
     "fit",
+    "histogram",
+    "moments",
     "odometer",
     "per_row_gradients",
+    "quantiles",
+    "standardise",
 ]

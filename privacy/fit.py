@@ -24,18 +24,27 @@ from pgm.loop import NonFiniteLoss, Training
 from pgm.model import Model
 from pgm.objectives import Objective
 from pgm.objectives import objective as default_objective
-from pgm.randomness import Stream
+from pgm.programs import FromPyro
+from pgm.randomness import Stream, seeded
 from pgm.schema import Schema
 from pgm.verb import prepare
-from privacy.accounting import Accountant, calibrate, check_delta, check_epsilon
+from privacy.accounting import Accountant, check_delta
 from privacy.batches import PoissonLots, derive
 from privacy.budget import Budget
 from privacy.checkpoints import Position, content, taken_up
-from privacy.compatibility import check
+from privacy.compatibility import check, synthetic_rows
 from privacy.gradients import PerRow, Route
 from privacy.learner import PrivateLearner
 from privacy.ledger import Ledger, Release
-from privacy.options import check_options, in_memory, public_rows, refuse, sampling_rate
+from privacy.options import (
+    check_options,
+    goal,
+    in_memory,
+    noise_multiplier,
+    public_rows,
+    refuse,
+    sampling_rate,
+)
 from privacy.record import Hidden, PrivateFit
 from privacy.report import PrivacyReport, statement
 
@@ -150,7 +159,7 @@ class PrivateTraining(Training):
         **refused: Any,
     ) -> None:
         refuse(refused, [*inspect.signature(PrivateTraining).parameters][2:-1])
-        delta, given = _goal(epsilon, delta, ledger, budget)
+        delta, given = goal(epsilon, delta, ledger, budget)
         check_options(delta, accountant, steps, clip, learning_rate)
         if schema is not None:
             model.schema = schema
@@ -159,6 +168,7 @@ class PrivateTraining(Training):
         declared, rows = rows is not None, public_rows(rows, rows_of(batch))
         check_delta(delta, rows=rows)
         rate = sampling_rate(rate, expected_batch_size, rows)
+        _make_parameters(model, batch, objective, rows)
         check(model, batch, rows=rows, objective=objective, route=route).raise_if_broken()
         secret = _fresh() if seed is None else seed
         self.accountant, self.budget, self.hidden = accountant, budget, Hidden()
@@ -211,7 +221,7 @@ class PrivateTraining(Training):
                 )
             self.release = replace(found.release, steps=release.steps)
             return
-        sigma = _noise(
+        sigma = noise_multiplier(
             asked, release.delta, release.rate, release.steps, self.accountant, self.budget
         )
         self.release = replace(release, noise_multiplier=sigma)
@@ -329,50 +339,22 @@ class PrivateTraining(Training):
                 )
 
 
-def _noise(
-    epsilon: float | None,
-    delta: float,
-    rate: float,
-    steps: int,
-    accountant: Accountant,
-    budget: Budget | None,
-) -> float:
-    """The noise multiplier that spends epsilon, or what is left of the budget."""
-    if epsilon is not None:
-        return calibrate(epsilon, delta=delta, rate=rate, steps=steps, accountant=accountant)
-    assert budget is not None
-    return budget.calibrate(rate=rate, steps=steps)
-
-
-def _goal(
-    epsilon: float | None, delta: float | None, ledger: Ledger | None, budget: Budget | None
-) -> tuple[float, Ledger | None]:
-    """Delta, and the ledger that was passed: of the budget, if one came."""
-    if epsilon is None and budget is None:
-        raise ValueError(
-            "epsilon= is missing: how much may a row change what is published? (1 is strong, 10 "
-            "is weak.) Or pass budget=privacy.Budget(...), of which a fit takes what is left."
-        )
-    if epsilon is not None:
-        check_epsilon(epsilon)
-    if budget is None:
-        if delta is None:
-            raise ValueError("delta= is missing: a probability well below 1 / rows, such as 1e-6.")
-        return delta, ledger
-    if ledger is not None and ledger is not budget.ledger:
-        raise ValueError(
-            "Both ledger= and budget= came, and the budget has another ledger: the fit would be "
-            "counted in one of them only. Pass budget=privacy.Budget(..., ledger=ledger) alone."
-        )
-    return (budget.delta if delta is None else delta), budget.ledger
-
-
 def _refuse_old_noise(release: Release, ledger: Ledger) -> None:
     if any(release.run == earlier.run for earlier in ledger.releases):
         raise ValueError(
             "The ledger has a release made with this seed: the same noise a second time could be "
             "subtracted from the first. Pass another seed=, or none."
         )
+
+
+def _make_parameters(model: Model, batch: Batch, objective: Objective, rows: int) -> None:
+    """Runs Pyro functions once on made-up rows: that is when they make their parameters.
+
+    An initial value that is computed from the rows is then computed from those.
+    """
+    if isinstance(model, FromPyro):
+        with seeded(0), torch.no_grad():
+            objective(model, synthetic_rows(model, batch, 3), size=rows)
 
 
 def _name(secret: int) -> str:

@@ -19,6 +19,8 @@ from privacy.approximate import Approximate
 from privacy.chain import BrokenChain, Chain
 
 UNIT = "one row, added or removed"
+_PURE = 1e-9
+"""The delta at which releases are composed that need none."""
 Rule = Callable[[Sequence["Release"]], None]
 """Looks at all releases and raises if they are too many."""
 
@@ -35,7 +37,7 @@ class Release:
         steps: the number of lots, empty ones counted; or of uses.
         clip: the clipping norm, or the sensitivity.
         rows: the declared number of rows; 0 where the mechanism needs none.
-        delta: the delta that the run was planned for.
+        delta: the delta that the run was planned for; 0 for a mechanism that needs none.
         unit: what is protected.
         promise: (epsilon, delta) of one use of another mechanism; sigma and rate mean nothing then.
         mechanism: its name.
@@ -62,7 +64,7 @@ class Release:
 
     def epsilon(self, delta: float | None = None, *, accountant: Accountant = "prv") -> float:
         """What this release spends by itself, at its own delta unless another is given."""
-        return compose([self.entry], delta=delta or self.delta, accountant=accountant)
+        return compose([self.entry], delta=delta or self.delta or _PURE, accountant=accountant)
 
 
 class Ledger:
@@ -175,7 +177,7 @@ class Ledger:
         releases = self.releases
         if not releases:
             return "nothing released: epsilon 0"
-        delta = min(release.delta for release in releases)
+        delta = max(release.delta for release in releases) or _PURE
         rows = [("release", "sigma", "rate", "steps", f"epsilon (delta {delta:g})")]
         rows += [(r.what, *_terms(r), str(r.steps), rounded_up(r.epsilon(delta))) for r in releases]
         prv, rdp = (rounded_up(self.epsilon(delta, accountant=a)) for a in ("prv", "rdp"))

@@ -7,7 +7,15 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from pgm.model import Model
-from privacy.accounting import check_accountant, check_delta
+from privacy.accounting import (
+    Accountant,
+    calibrate,
+    check_accountant,
+    check_delta,
+    check_epsilon,
+)
+from privacy.budget import Budget
+from privacy.ledger import Ledger
 
 REFUSED = {
     "batch_size": "lots are Poisson-sampled, so their size varies. Pass expected_batch_size= or "
@@ -117,3 +125,45 @@ def sampling_rate(rate: float | None, expected_batch_size: float | None, rows: i
             "probability with which a row is in a lot, above 0 and at most 1."
         )
     return rate
+
+
+def noise_multiplier(
+    epsilon: float | None,
+    delta: float,
+    rate: float,
+    steps: int,
+    accountant: Accountant,
+    budget: Budget | None,
+) -> float:
+    """The noise multiplier that spends epsilon, or what is left of the budget."""
+    if epsilon is not None:
+        return calibrate(epsilon, delta=delta, rate=rate, steps=steps, accountant=accountant)
+    assert budget is not None
+    return budget.calibrate(rate=rate, steps=steps)
+
+
+def goal(
+    epsilon: float | None, delta: float | None, ledger: Ledger | None, budget: Budget | None
+) -> tuple[float, Ledger | None]:
+    """Delta, and the ledger that was passed: of the budget, if one came.
+
+    Raises:
+        ValueError: no epsilon, no delta, or two ledgers.
+    """
+    if epsilon is None and budget is None:
+        raise ValueError(
+            "epsilon= is missing: how much may a row change what is published? (1 is strong, 10 "
+            "is weak.) Or pass budget=privacy.Budget(...), of which a fit takes what is left."
+        )
+    if epsilon is not None:
+        check_epsilon(epsilon)
+    if budget is None:
+        if delta is None:
+            raise ValueError("delta= is missing: a probability well below 1 / rows, such as 1e-6.")
+        return delta, ledger
+    if ledger is not None and ledger is not budget.ledger:
+        raise ValueError(
+            "Both ledger= and budget= came, and the budget has another ledger: the fit would be "
+            "counted in one of them only. Pass budget=privacy.Budget(..., ledger=ledger) alone."
+        )
+    return (budget.delta if delta is None else delta), budget.ledger
