@@ -106,6 +106,7 @@ class DPSVI:
                 lot = self._lots.draw()
                 yield tuple(lot[key] for key in keys)
                 self._lots.refuse_skipping()
+            next(self._steps, None)  # the run ends: weights averaged if asked for, note written
         finally:
             self._steps.close()  # type: ignore[attr-defined]
 
@@ -206,6 +207,7 @@ def _optimiser(optim: Any) -> dict[str, Any]:
         )
     rest = {name: value for name, value in settings.items() if name != "lr"}
 
-    make: Any = functools.partial(optim.pt_optim_constructor, **rest)
+    constructor: Any = optim.pt_optim_constructor
+    make = functools.partial(constructor, **rest)
     rate = {"learning_rate": settings["lr"]} if "lr" in settings else {}
     return {"optimiser": make, **rate}
