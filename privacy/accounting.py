@@ -105,7 +105,7 @@ def compose(history: History, *, delta: float, accountant: Accountant = "prv") -
     left = left_of(delta, others)
     if not gaussians and not others:
         return 0.0
-    if left <= 0 or any(sigma == 0 for sigma, _, _ in gaussians):
+    if left <= 0 or any(s == 0 for s, _, _ in gaussians) or math.isinf(plain_sum(others)):
         return math.inf
     bound = _rdp(gaussians, others, left)
     if accountant == "rdp" or not gaussians or bound > _PRV_LIMIT:
@@ -272,7 +272,7 @@ def _without_gaussians(others: Sequence[Approximate], delta: float, bound: float
 
 def _nothing(epsilon: float) -> float:
     """The profile of a release that tells nothing."""
-    return max(0.0, -math.expm1(epsilon))
+    return max(0.0, -math.expm1(min(epsilon, 0.0)))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -211,7 +211,7 @@ class PrivateTraining(Training):
         asked = self.terms[0]
         found, known = taken_up(checkpoint, ledger)
         self.ledger = Ledger() if known is None else known
-        self.start, self.lost, self.sure = 0, 0, True
+        self.start, self.lost, self.sure, self.begun = 0, 0, True, False
         if found is not None:
             if not found.matches(release, release.steps, asked):
                 raise ValueError(
@@ -243,6 +243,7 @@ class PrivateTraining(Training):
             raise
         finally:
             self.ledger.end(self.release.run)
+            self._count_lost()
         self.model.note = self._note(self.accountant)
 
     def _resume(self) -> None:
@@ -250,12 +251,23 @@ class PrivateTraining(Training):
         found, _ = taken_up(self.checkpoint, self.ledger)
         if found is not None:
             self._take_up(found.settled(self.ledger))
+        elif not self.begun:
+            _refuse_old_noise(self.release, self.ledger)
+        self.begun = True
         left = replace(self.release, steps=self.total - self.step)
         if left.steps > 0 and self.budget is not None:
             self.budget.begin(left)
         elif left.steps > 0:
             self.ledger.begin(left)
         self._save(sure=left.steps == 0)
+
+    def _count_lost(self) -> None:
+        """A step that was broken off after its noise was drawn is spent, and not made again."""
+        made = sum(r.steps for r in self.ledger.releases if r.run == self.release.run)
+        lost = max(0, made - (self.step - self.start))
+        self.start -= lost
+        self.lost += lost
+        self.total -= lost
 
     def _take_up(self, position: Position) -> None:
         """Goes on from a checkpoint, with noise, lots and draws that were never used."""

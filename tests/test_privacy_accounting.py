@@ -105,6 +105,11 @@ def test_failures_are_taken_from_delta() -> None:
         with_failure = privacy.compose(history, delta=DELTA, accountant=accountant)
         alone = privacy.compose(history[:1], delta=6e-6, accountant=accountant)
         assert with_failure == pytest.approx(alone, rel=2e-3)
+    for accountant in ACCOUNTANTS:
+        promise = [privacy.Approximate(math.inf)]
+        assert privacy.compose(promise, delta=DELTA, accountant=accountant) == math.inf
+        promise = [privacy.Approximate(1000.0)]
+        assert privacy.compose(promise, delta=DELTA, accountant=accountant) <= 1000.0
     too_much = [privacy.Approximate(0.1, delta=4e-6, times=3)]
     assert privacy.compose(too_much, delta=DELTA) == math.inf
 

@@ -114,6 +114,37 @@ def test_a_run_that_is_broken_off_is_accounted_as_far_as_it_went() -> None:
     assert run.report.epsilon == ledger.epsilon(1e-4)
 
 
+def test_a_step_broken_off_after_its_noise_is_spent_and_not_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = privacy.PrivateTraining(
+        Gaussian(), normal_rows(300), epsilon=1.0, delta=1e-4, steps=6, accountant="rdp"
+    )
+    steps = iter(run)
+    next(steps)
+    with monkeypatch.context() as patch:
+        patch.setattr("privacy.learner.SpentSoFar.step", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            next(steps)
+    assert sum(r.steps for r in run.ledger.releases) == run.report.release.steps == 2
+    assert [step.step for step in run] == [2, 3, 4, 5]
+    assert sum(r.steps for r in run.ledger.releases) == run.report.release.steps == 6
+    assert run.report.epsilon == run.ledger.epsilon(1e-4, accountant="rdp") <= 1.0
+
+
+def test_two_runs_of_one_seed_do_not_start_side_by_side() -> None:
+    ledger = Ledger()
+    one, two = (
+        privacy.PrivateTraining(
+            Gaussian(), normal_rows(300), epsilon=1.0, delta=1e-4, steps=3, seed=1, ledger=ledger
+        )
+        for _ in range(2)
+    )
+    assert len(list(one)) == 3
+    with pytest.raises(ValueError, match="the same noise a second time"):
+        list(two)
+
+
 def test_the_seed_repeats_a_run_and_no_seed_does_not() -> None:
     def mean(seed: int | None) -> float:
         torch.manual_seed(0)
