@@ -1,9 +1,16 @@
-"""`python -m privacy budget`: the noise that keeps an epsilon, the epsilon that a noise spends."""
+"""`python -m privacy`: what a noise spends, and what a ledger holds.
+
+python -m privacy budget --epsilon 1 --rows 60000 --batch 256 --epochs 15
+python -m privacy budget --sigma 1.3 --rows 60000 --batch 256 --epochs 15
+python -m privacy ledger trial.jsonl
+"""
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from privacy.accounting import ACCOUNTANTS, calibrate, check_delta, compose
+from privacy.ledger import Ledger
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        print(_budget(options))
+        print(options.run(options))
     except ValueError as error:
         parser.error(str(error))
     return 0
@@ -47,6 +54,13 @@ def _budget(options: argparse.Namespace) -> str:
     return "\n".join([head, *(f"  epsilon by {a}  {e:.3f}" for a, e in spent.items())])
 
 
+def _ledger(options: argparse.Namespace) -> str:
+    if not options.path.exists():
+        raise ValueError(f"There is no ledger at {options.path}; a fit begins one, ledger=.")
+    ledger = Ledger(options.path, head=options.seal)
+    return f"{ledger}\nsealed {ledger.head}"
+
+
 def _rate(options: argparse.Namespace) -> float:
     if options.rate is not None:
         return float(options.rate)
@@ -56,10 +70,22 @@ def _rate(options: argparse.Namespace) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m privacy", description=__doc__)
-    budget = parser.add_subparsers(required=True).add_parser(
-        "budget", help="noise from epsilon, or epsilon from noise"
+    parser = argparse.ArgumentParser(
+        prog="python -m privacy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    commands = parser.add_subparsers(required=True)
+    ledger = commands.add_parser("ledger", help="all releases in a ledger's file, and their sum")
+    ledger.add_argument("path", type=Path)
+    ledger.add_argument("--seal", help="refuse the file if it was shortened or begun anew since")
+    ledger.set_defaults(run=_ledger)
+    _add_budget(commands.add_parser("budget", help="noise from epsilon, or epsilon from noise"))
+    return parser
+
+
+def _add_budget(budget: argparse.ArgumentParser) -> None:
+    budget.set_defaults(run=_budget)
     target = budget.add_mutually_exclusive_group(required=True)
     target.add_argument("--epsilon", type=float, help="the budget; answers with the noise")
     target.add_argument("--sigma", type=float, help="the noise multiplier; answers with epsilon")
@@ -71,7 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     length.add_argument("--steps", type=int)
     length.add_argument("--epochs", type=float)
     budget.add_argument("--accountant", choices=ACCOUNTANTS, default="prv")
-    return parser
 
 
 if __name__ == "__main__":

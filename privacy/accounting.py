@@ -39,7 +39,10 @@ Gaussians = tuple[tuple[float, float, int], ...]
 History = Sequence[tuple[float, float, int] | Approximate]
 """Noise multiplier, sampling rate and steps of each Gaussian release; other mechanisms as such."""
 
-ORDERS = (1.01, 1.02, 1.05, *(1 + k / 10 for k in range(1, 100)), *range(12, 64))
+ORDERS = (
+    1.01, 1.02, 1.05, *(1 + k / 10 for k in range(1, 20)), *(3 + k / 4 for k in range(36)),
+    *range(12, 64),
+)  # fmt: skip
 HIGH_ORDERS = (64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
 _PRV_LIMIT = 300.0
 """Beyond this epsilon the grid of the PRV accountant overflows; the RDP bound is used."""
@@ -97,7 +100,7 @@ def compose(history: History, *, delta: float, accountant: Accountant = "prv") -
         >>> compose([(4.0, 0.01, 1000), (2.0, 0.02, 100)], delta=1e-5)
         0.500
         >>> compose([(4.0, 0.01, 1000), Approximate(0.1)], delta=1e-5)
-        0.528
+        0.362
     """
     check_delta(delta)
     check_accountant(accountant)
@@ -153,8 +156,8 @@ def calibrate(
         return lambda sigma: compose([(sigma, rate, steps)], delta=delta, accountant=kind)
 
     guess = rate * math.sqrt(2 * steps * math.log(1 / delta)) / epsilon
-    rough = solve(spent_by("rdp"), epsilon, start=max(guess, 0.3))
-    return rough if accountant == "rdp" else solve(spent_by(accountant), epsilon, start=rough)
+    sigma = solve(spent_by("rdp"), epsilon, start=max(guess, 0.3))
+    return sigma if accountant == "rdp" else solve(spent_by(accountant), epsilon, start=sigma)
 
 
 def check_epsilon(epsilon: float) -> None:
@@ -353,7 +356,10 @@ def _quiet() -> Iterator[None]:
 
 def solve(spent: Callable[[float], float], target: float, *, start: float) -> float:
     """A sigma with 0.985 target <= spent(sigma) <= target, where `spent` falls with sigma."""
-    low, high = _bracket(spent, target, start)
+    first = spent(start)
+    if 0.985 * target <= first <= target:
+        return start
+    low, high = _bracket(spent, target, (start, first))
     for attempt in range(60):
         if high[1] >= 0.985 * target:
             break
@@ -366,9 +372,9 @@ def solve(spent: Callable[[float], float], target: float, *, start: float) -> fl
 Point = tuple[float, float]
 
 
-def _bracket(spent: Callable[[float], float], target: float, start: float) -> tuple[Point, Point]:
+def _bracket(spent: Callable[[float], float], target: float, first: Point) -> tuple[Point, Point]:
     """Two points (sigma, epsilon), the first above the target and the second not."""
-    low = high = (start, spent(start))
+    low = high = first
     factor = 1.15
     while high[1] > target:
         if high[0] > 1e7:

@@ -233,18 +233,18 @@ class PrivateTraining(Training):
         """Makes the steps; after each the model says what was spent on it."""
         try:
             for step in super().__iter__():
-                self.model.note = self._note("rdp")
+                self.model.note = _note(self, "rdp")
                 yield step
         except GeneratorExit:
             self._save(sure=True)
             raise
         except (Exception, KeyboardInterrupt):
-            self.model.note = self._note("rdp")
+            self.model.note = _note(self, "rdp")
             raise
         finally:
             self.ledger.end(self.release.run)
             self._count_lost()
-        self.model.note = self._note(self.accountant)
+        self.model.note = _note(self, self.accountant)
 
     def _resume(self) -> None:
         """Takes up the run of the checkpoint, if there is one, and enters what is to be made."""
@@ -331,12 +331,6 @@ class PrivateTraining(Training):
             together=self.ledger.releases,
         )
 
-    def _note(self, accountant: Accountant) -> str:
-        delta, releases = self.release.delta, self.ledger.releases
-        spent = self.ledger.epsilon(delta, accountant=accountant)
-        note = statement(spent, delta, accountant, len(releases))
-        return note if self.earlier is None else f"{note} Before that: {self.earlier}"
-
     def _check(self) -> None:
         """Done already, on all rows; a lot may be empty."""
 
@@ -357,6 +351,14 @@ def _refuse_old_noise(release: Release, ledger: Ledger) -> None:
             "The ledger has a release made with this seed: the same noise a second time could be "
             "subtracted from the first. Pass another seed=, or none."
         )
+
+
+def _note(run: PrivateTraining, accountant: Accountant) -> str:
+    """What may be said of the model now."""
+    delta, releases = run.release.delta, run.ledger.releases
+    spent = run.ledger.epsilon(delta, accountant=accountant)
+    note = statement(spent, delta, accountant, len(releases))
+    return note if run.earlier is None else f"{note} Before that: {run.earlier}"
 
 
 def _make_parameters(model: Model, batch: Batch, objective: Objective, rows: int) -> None:

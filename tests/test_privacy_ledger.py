@@ -15,6 +15,7 @@ import torch
 
 import privacy
 from pgm.families.factor import PPCA
+from privacy.__main__ import main
 from privacy.budget import at_order
 from privacy.chain import Chain
 from privacy.ledger import Ledger, Release, dump, restore
@@ -153,6 +154,21 @@ def test_a_shortened_or_new_file_is_noticed_by_who_knew_it(tmp_path: Path) -> No
     path.unlink()
     with pytest.raises(privacy.BrokenChain, match="is not there"):
         Ledger(path, head=seal)
+
+
+def test_the_command_prints_a_ledger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    ledger.add(release("a"))
+    assert main(["ledger", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert str(ledger) in out and f"sealed {ledger.head}" in out
+    for arguments in ([str(path), "--seal", "0123"], [str(tmp_path / "none.jsonl")]):
+        with pytest.raises(SystemExit):
+            main(["ledger", *arguments])
+    err = capsys.readouterr().err
+    assert "shortened or replaced" in err and "There is no ledger at" in err
+    assert not (tmp_path / "none.jsonl").exists()
 
 
 def test_a_ledger_in_memory_goes_into_plain_containers_and_back() -> None:
