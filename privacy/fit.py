@@ -29,6 +29,7 @@ from privacy.accounting import Accountant, calibrate, check_accountant, check_de
 from privacy.batches import PoissonLots, derive
 from privacy.compatibility import check
 from privacy.gradients import PerRow, Route
+from privacy.gradients.per_row import Terms
 from privacy.learner import PrivateLearner
 from privacy.ledger import Ledger, Release
 from privacy.report import PrivacyReport, statement
@@ -134,6 +135,8 @@ class PrivateTraining(Training):
         schedule: "constant", "cosine", or a maker of a torch LRScheduler.
         ema: decay of an average of the private weights, which is then what is kept.
         route: of the gradients by row (see `privacy.per_row_gradients`).
+        terms: "split": what no row enters, such as the prior of a shared site, has its exact
+            gradient added after the noise; "joint": each row's gradient carries its share.
         seed: of lots, draws and noise. It undoes the privacy for whoever knows it: by default it
             comes from the system's entropy and is forgotten.
         schema: how a data frame is read.
@@ -170,6 +173,7 @@ class PrivateTraining(Training):
         schedule: Schedule = "constant",
         ema: float | None = None,
         route: Route = "auto",
+        terms: Terms = "split",
         seed: int | None = None,
         schema: Schema | None = None,
         device: torch.device | str | None = None,
@@ -185,7 +189,9 @@ class PrivateTraining(Training):
         declared, rows = rows is not None, _public_rows(rows, rows_of(batch))
         check_delta(delta, rows=rows)
         rate = _rate(rate, expected_batch_size, rows)
-        check(model, batch, rows=rows, objective=objective, route=route).raise_if_broken()
+        check(
+            model, batch, rows=rows, objective=objective, route=route, terms=terms
+        ).raise_if_broken()
         sigma = calibrate(epsilon, delta=delta, rate=rate, steps=steps, accountant=accountant)
         secret = secrets.randbits(63) if seed is None else seed
         what, run = f"fit of {type(model).__name__}", f"{derive(secret, 'run'):016x}"
@@ -193,7 +199,8 @@ class PrivateTraining(Training):
         self.ledger = Ledger() if ledger is None else ledger
         _refuse_old_noise(self.release, self.ledger)
         self.accountant, self.terms = accountant, (epsilon, seed is not None, declared)
-        self.by_row = PerRow(model, size=rows, objective=objective, route=route)
+        self.by_row = PerRow(model, size=rows, objective=objective, route=route, terms=terms)
+        self.by_row.settle(batch)
         self.earlier = model.note if ledger is None else None
         super().__init__(
             model,
@@ -238,6 +245,7 @@ class PrivateTraining(Training):
             accountant=self.accountant,
             route=self.by_row.route,
             reason=self.by_row.reason,
+            shared=_shared(self.by_row),
             seeded=seeded,
             declared=declared,
         )
@@ -357,6 +365,15 @@ def _rate(rate: float | None, expected_batch_size: float | None, rows: int) -> f
             "probability with which a row is in a lot, above 0 and at most 1."
         )
     return rate
+
+
+def _shared(by_row: PerRow) -> str:
+    """What became of the terms of the loss that no row enters."""
+    if by_row.public:
+        return "exact, after the noise: computed on made-up rows; no row enters them (checked)"
+    if by_row.terms == "split":
+        return "none"
+    return f"inside the clipped gradient, 1/{by_row.size} in each row"
 
 
 def _best_device(model: Model) -> torch.device:

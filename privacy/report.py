@@ -24,7 +24,8 @@ class PrivacyReport:
         asked: the epsilon that was asked for.
         accountant: by which the budget was kept.
         route: how gradients by row were computed.
-        reason: why not by vmap; empty if so.
+        reason: why not by a faster route; empty if by the fastest.
+        shared: what became of the terms that no row enters.
         seeded: whether the seed was given by the caller.
         declared: whether the number of rows was declared by the caller.
     """
@@ -34,6 +35,7 @@ class PrivacyReport:
     accountant: Accountant
     route: str
     reason: str
+    shared: str
     seeded: bool
     declared: bool
 
@@ -69,7 +71,7 @@ class PrivacyReport:
             ),
             "sampling": f"Poisson, rate {r.rate:.6g}, {r.steps} steps, empty lots counted",
             "public": f"{r.rows} rows ({rows}), divisor {lot:.6g}, rate, steps, clipping norm",
-            "shared terms": f"inside the clipped gradient, 1/{r.rows} in each row",
+            "shared terms": self.shared,
             "route": self.route + (f" ({self.reason})" if self.reason else ""),
             "seed": seed,
             "not covered": "; ".join(NOT_COVERED),
