@@ -125,12 +125,10 @@ def parted() -> Iterator[list[Tensor]]:
         their sum.
 
     Example:
-        >>> from pgm.families.factor import PPCA
-        >>> model, x = PPCA(3, 1), torch.zeros(2, 3)
         >>> with parted() as terms:
-        ...     loss = objective(model, x)
-        >>> [float(term) for term in terms]
-        [0.0]
+        ...     loss = torch.ones(2) + public(torch.tensor([2.0, 4.0]))
+        >>> loss, terms
+        (tensor([1., 1.]), [tensor(3.)])
     """
     _parted.append([])
     try:

@@ -82,10 +82,12 @@ class PrivateLearner:
         found = self.rows.clipped(batch, self.release.clip)
         public = self.rows.public_gradients(self.lot)
         _same_buffers(self.model, buffers)
+        private = set(found.gradients)
         for name, parameter in self._named():
-            parameter.grad = found.gradients.get(name, torch.zeros_like(parameter))
+            own = found.gradients.pop(name, None)
+            parameter.grad = torch.zeros_like(parameter) if own is None else own
         if self.optimiser.pre_step():
-            self._add(public, private=found.gradients.keys())
+            self._add(public, private)
             self.optimiser.original_optimizer.step()
         self.optimiser.zero_grad(set_to_none=True)
         if self.schedule is not None:
@@ -95,12 +97,13 @@ class PrivateLearner:
         self.epsilon.step()
         return _finite_mean(found.losses)
 
-    def _add(self, public: Mapping[str, Tensor], *, private: Collection[str]) -> None:
-        """The public gradients, after the noise; alone where no row enters."""
+    def _add(self, public: Mapping[str, Tensor], private: Collection[str]) -> None:
+        """The public gradients, after the noise; they stand alone where no row enters."""
         for name, parameter in self._named():
-            own = public.get(name, torch.zeros_like(parameter))
-            noised = parameter.grad
-            parameter.grad = own if noised is None or name not in private else noised + own
+            if name not in private:
+                parameter.grad = public.get(name)
+            elif name in public and parameter.grad is not None:
+                parameter.grad += public[name]
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)

@@ -61,10 +61,13 @@ class Reseeding(Still):
         super().model(n)
 
 
+ROUTE: dict[str, Any] = {"route": "ghost"}
+
+
 def learner(model: pgm.Model, *, sigma: float, rows: int = 40, clip: float = 1.0) -> PrivateLearner:
     """Plain gradient descent of step one: the parameters move by minus the private gradient."""
     release = Release("test", "a", sigma, 0.5, 1, clip, rows, 1e-5)
-    by_row = PerRow(model, size=rows)
+    by_row = PerRow(model, size=rows, **ROUTE)
     return PrivateLearner(
         model,
         by_row,
@@ -202,8 +205,17 @@ LAWS = [
 ]
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_law(law: Callable[[], None]) -> None:
+@pytest.mark.parametrize("route", ["ghost", "vmap", "loop"])
+@pytest.mark.parametrize("law", LAWS[:3])
+def test_law_of_a_step(
+    law: Callable[[], None], route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ROUTE, "route", route)
+    law()
+
+
+@pytest.mark.parametrize("law", LAWS[3:])
+def test_law_of_a_fit(law: Callable[[], None]) -> None:
     law()
 
 
@@ -213,27 +225,22 @@ def no_noise(self: Any) -> None:
 
 
 def noise_over_the_lot(self: Any) -> None:
-    lot = max(1, len(self.grad_samples[0]))
     for p in self.params:
-        noise = torch.randn_like(p) * self.noise_multiplier * self.max_grad_norm / lot
+        noise = torch.randn_like(p) * self.noise_multiplier * self.max_grad_norm / 7
         p.grad = p.summed_grad + noise
 
 
-def clip_per_batch(self: Any) -> None:
-    total = [g.sum(0) for g in self.grad_samples]
-    norm = torch.stack([g.norm() for g in total]).norm()
-    for p, g in zip(self.params, total, strict=True):
-        p.summed_grad = g * (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+def clip_per_batch(norms: Tensor, clip: float) -> Tensor:
+    return (clip / (norms.mean() + 1e-6)).clamp(max=1.0).expand_as(norms)
 
 
-def clip_per_parameter_number(self: Any) -> None:
-    for p, g in zip(self.params, self.grad_samples, strict=True):
-        p.summed_grad = g.clamp(-self.max_grad_norm, self.max_grad_norm).sum(0)
+def clip_by_element(self: Any, c: Tensor) -> Tensor:
+    return self.g.clamp(-0.7, 0.7).sum(0)
 
 
 def divide_by_the_lot(self: Any) -> None:
     for p in self.params:
-        p.grad /= max(1, len(self._get_flat_grad_sample(p)))
+        p.grad /= 2
 
 
 def shuffled(self: PoissonLots, k: int, *, skip: int = 0) -> Iterator[Batch]:
@@ -253,12 +260,14 @@ def skipping(update: Callable[..., float]) -> Callable[..., float]:
     return lambda self, batch: update(self, batch) if rows_of(batch) else math.nan
 
 
-Optimiser = opacus.optimizers.DPOptimizer
+Optimiser = opacus.optimizers.DPOptimizerFastGradientClipping
+GHOST, PARTS = sys.modules["privacy.gradients.ghost"], sys.modules["privacy.gradients.parts"]
 BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
     "no noise": (Optimiser, "add_noise", no_noise, LAWS[0]),
     "noise divided by the lot": (Optimiser, "add_noise", noise_over_the_lot, LAWS[0]),
-    "clip per batch": (Optimiser, "clip_and_accumulate", clip_per_batch, LAWS[1]),
-    "clip by element": (Optimiser, "clip_and_accumulate", clip_per_parameter_number, LAWS[1]),
+    "clip per batch": (GHOST, "factors", clip_per_batch, LAWS[1]),
+    "no clipping": (GHOST, "factors", lambda norms, clip: torch.ones_like(norms), LAWS[1]),
+    "clip by element": (PARTS.Whole, "weighted", clip_by_element, LAWS[1]),
     "divisor from the lot": (Optimiser, "scale_grad", divide_by_the_lot, LAWS[2]),
     "no divisor": (Optimiser, "scale_grad", lambda self: None, LAWS[2]),
     "shuffling instead of Poisson": (PoissonLots, "epoch", shuffled, LAWS[3]),
@@ -288,8 +297,9 @@ def test_a_planted_bug_breaks_a_law(bug: str, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_lot_taken_in_pieces_makes_the_same_single_step(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = Batch(x=torch.linspace(-1.0, 3.0, 9)[:, None])
+    monkeypatch.setitem(ROUTE, "route", "vmap")
     whole = moved(Gaussian(), batch, sigma=1.0)
-    monkeypatch.setattr("privacy.learner._NUMBERS_AT_ONCE", 4)
+    monkeypatch.setattr("privacy.gradients.per_row._NUMBERS_AT_ONCE", 4)
     model = Gaussian()
     step = learner(model, sigma=1.0)
     step.update(batch)
