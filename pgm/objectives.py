@@ -143,7 +143,7 @@ _parted: list[list[Tensor]] = []
 def _loss(rows: Tensor, shared: Tensor, *, score_rows: Tensor, score_shared: Tensor) -> Tensor:
     """Minus the bound of each row; the terms that only shared draws enter are public."""
     own = _with_score(rows, score_rows + score_shared)
-    return -own - public(_with_score(shared, score_shared))
+    return -own + public(-_with_score(shared, score_shared))
 
 
 def _with_score(bound: Tensor, score: Tensor) -> Tensor:

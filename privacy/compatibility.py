@@ -27,10 +27,11 @@ from pgm.objectives import Objective
 from pgm.objectives import objective as default_objective
 from pgm.randomness import seeded
 from pgm.verb import prepare
-from pgm.weights import log_weight
 from privacy.draws import LotDraws, Tables
 from privacy.gradients import PerRow, Route
 from privacy.gradients.per_row import Terms
+from privacy.gradients.routes import as_computed
+from privacy.layout import SIZES, Axis, find_axis
 from privacy.synthetic import synthetic_rows
 
 _TOLERANCE = 1e-4
@@ -110,14 +111,16 @@ def check(
         model.train()
         _check_support(model, batch, objective, size)
         made_up = synthetic_rows(model, batch, 3)
+        by_row.settle(made_up)
         problems = [
             *_held(model, batch),
             *_unreached(model, made_up, objective, size),
             *_changed_buffers(model, made_up, by_row),
             *_joined(made_up, by_row),
+            *_of_another_size(made_up, by_row),
             *_wrong_gradients(made_up, by_row),
             *_unbounded(made_up, by_row),
-            *_tainted(made_up, by_row),
+            *_tainted(by_row),
         ]
     return SelfCheck(type(model).__name__, by_row.route, by_row.reason, tuple(problems))
 
@@ -187,7 +190,7 @@ def _joined(made_up: Batch, by_row: PerRow) -> Iterator[str]:
     """Whether the loss of a row feels its neighbour."""
     n, losses = rows_of(made_up), []
     for rows in (made_up, Batch({k: torch.cat([v[-1:], v[1:]]) for k, v in made_up.items()})):
-        with seeded(1), torch.no_grad(), LotDraws(n, {}):
+        with seeded(1), torch.no_grad(), as_computed(), LotDraws(n, {}):
             losses.append(by_row.objective(by_row.model, rows, size=by_row.size))
     if losses[0].shape != (n,):
         yield (
@@ -201,10 +204,44 @@ def _joined(made_up: Batch, by_row: PerRow) -> Iterator[str]:
         )
 
 
+def _of_another_size(made_up: Batch, by_row: PerRow) -> Iterator[str]:
+    """Whether a row's loss depends on how many others there are; seen where no draw is shared."""
+    axes, tables = _axes_of_draws(made_up, by_row), dict[Any, Tensor]()
+    if axes is None or by_row.public:
+        return  # the loop leaves public terms out
+    alone = _loop(by_row)(made_up, tables=tables).losses
+    with torch.no_grad(), as_computed(), LotDraws(rows_of(made_up), tables, lambda k, _: axes[k]):
+        together = by_row.objective(by_row.model, made_up, size=by_row.size)
+    if together.shape == alone.shape and not torch.allclose(together, alone, rtol=1e-3, atol=1e-3):
+        yield (
+            "A row among others has another loss than alone, with the same draws: the loss depends "
+            "on the size of the lot (a plate with subsample=, a division by the number of rows). "
+            "Compute each row's loss from that row alone, and what is shared as one part in `size`."
+        )
+
+
+def _axes_of_draws(made_up: Batch, by_row: PerRow) -> tuple[Axis, ...] | None:
+    """Where the rows are in each draw; None if a draw is shared, or copies rows."""
+    shapes = []
+    for n in SIZES:
+        with seeded(1), torch.no_grad(), as_computed(), LotDraws(n, {}) as draws:
+            by_row.objective(by_row.model, take(made_up, slice(n)), size=by_row.size)
+        shapes.append(draws.shapes)
+    if len(shapes[0]) != len(shapes[1]):
+        return None
+    found = [find_axis(*pair) for pair in zip(*shapes, strict=True)]
+    axes = tuple(axis for axis in found if axis is not None and axis.times == 1)
+    return axes if len(axes) == len(found) else None
+
+
+def _loop(by_row: PerRow) -> PerRow:
+    """The reference for it."""
+    options: dict[str, Any] = {"size": by_row.size, "objective": by_row.objective}
+    return PerRow(by_row.model, route="loop", terms=by_row.terms, **options)
+
+
 def _wrong_gradients(made_up: Batch, by_row: PerRow) -> Iterator[str]:
-    loop = PerRow(
-        by_row.model, size=by_row.size, objective=by_row.objective, route="loop", terms=by_row.terms
-    )
+    loop = _loop(by_row)
     tables: Tables = {}
     reference, found = loop(made_up, tables=tables), by_row(made_up, tables=tables)
     if not bool(reference.finite.all()):
@@ -262,16 +299,14 @@ def _clip(by_row: PerRow, made_up: Batch) -> float:
     return 0.5 * float(norms.median()) or 1.0
 
 
-def _tainted(made_up: Batch, by_row: PerRow) -> Iterator[str]:
+def _tainted(by_row: PerRow) -> Iterator[str]:
     if by_row.tainted is None:
         return
-    with torch.no_grad():
-        sites = ", ".join(map(repr, log_weight(by_row.model, made_up).shared_sites))
     yield (
-        f"What stands outside `rows`{f' (site {sites})' if sites else ''} is taken as public, but "
-        f"{by_row.tainted} change with the rows. Let the guide of shared sites, and whatever the "
-        "objective marks as public, look at no row; or pass terms='joint', which clips it with "
-        "each row's gradient."
+        "What stands outside `rows`, or is marked as public by the objective, is taken as public, "
+        f"but {by_row.tainted} changes with the rows. Let the guide of shared sites, and whatever "
+        "the objective marks as public, look at no row; or pass terms='joint', which clips it "
+        "with each row's gradient."
     )
 
 

@@ -126,7 +126,7 @@ def conv1d(
     shape, (_, mask) = tuple(weight.shape), tape.weight(weight)
     mask = None if mask is None else mask.flatten(1)
     window = {"stride": stride, "padding": padding, "dilation": dilation}
-    wide = {k: (int(k != "padding"), _pair(v)[1]) for k, v in window.items()}
+    wide = {k: (int(k != "padding"), _pair(v)[-1]) for k, v in window.items()}
 
     def parts(x: Tensor, g: Tensor) -> dict[str, Part]:
         n, rows = len(x), x.flatten(0, 1).unsqueeze(2)

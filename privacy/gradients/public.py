@@ -71,7 +71,7 @@ class Split:
                 continue  # no rows for this program
             for name, value in expected.items():
                 if not torch.equal(value.nan_to_num(), found[name].nan_to_num()):
-                    return "the public terms" if not name else f"their gradient of {name!r}"
+                    return "their value" if not name else f"their gradient of {name!r}"
         return None
 
     def _outcome(self, batch: Batch) -> dict[str, Tensor]:
