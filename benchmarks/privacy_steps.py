@@ -1,8 +1,8 @@
 """What a private training step costs beside the open step of the same model on the same rows.
 
 Prints milliseconds of processor time a step, both sides by turns in one process on one thread, the
-median ratio of the turns, and the ratio of the memory that five steps take at their peak, each side in
-a process of its own. Lots have 256 rows on average; open minibatches have 256.
+median ratio of the turns, and the ratio of the memory that five steps take at their peak, each side
+in a process of its own. Lots have 256 rows on average; open minibatches have 256.
 """
 
 import ctypes
@@ -15,8 +15,6 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import opacus.accountants
-import opacus.optimizers
 import torch
 from torch import Tensor
 
