@@ -20,7 +20,7 @@ import torch
 from torch import Size, Tensor
 
 import pgm
-from pgm.batch import Batch, chunks, rows_of, take
+from pgm.batch import SEEN, Batch, chunks, rows_of, take
 from pgm.check import BrokenModel
 from pgm.model import Model
 from pgm.objectives import Objective
