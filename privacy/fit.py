@@ -32,8 +32,9 @@ from privacy.accounting import Accountant, check_delta
 from privacy.batches import PoissonLots, derive
 from privacy.budget import Budget
 from privacy.checkpoints import Position, content, taken_up
-from privacy.compatibility import check, synthetic_rows
+from privacy.compatibility import check
 from privacy.gradients import PerRow, Route
+from privacy.gradients.per_row import Terms
 from privacy.learner import PrivateLearner
 from privacy.ledger import Ledger, Release
 from privacy.options import (
@@ -43,10 +44,12 @@ from privacy.options import (
     noise_multiplier,
     public_rows,
     refuse,
+    refuse_old_noise,
     sampling_rate,
 )
 from privacy.record import Hidden, PrivateFit
 from privacy.report import PrivacyReport, statement
+from privacy.synthetic import synthetic_rows
 
 
 def fit(model: Model, data: Any, *, progress: bool | None = None, **options: Any) -> PrivateFit:
@@ -108,6 +111,8 @@ class PrivateTraining(Training):
         schedule: "constant", "cosine", or a maker of a torch LRScheduler.
         ema: decay of an average of the private weights, which is then what is kept.
         route: of the gradients by row (see `privacy.per_row_gradients`).
+        terms: "split": what no row enters, such as the prior of a shared site, has its exact
+            gradient added after the noise; "joint": each row's gradient carries its share.
         seed: of lots, draws and noise. It undoes the privacy for whoever knows it: by default it
             comes from the system's entropy and is forgotten.
         schema: how a data frame is read.
@@ -150,6 +155,7 @@ class PrivateTraining(Training):
         schedule: Schedule = "constant",
         ema: float | None = None,
         route: Route = "auto",
+        terms: Terms = "split",
         seed: int | None = None,
         schema: Schema | None = None,
         device: torch.device | str | None = None,
@@ -169,7 +175,9 @@ class PrivateTraining(Training):
         check_delta(delta, rows=rows)
         rate = sampling_rate(rate, expected_batch_size, rows)
         _make_parameters(model, batch, objective, rows)
-        check(model, batch, rows=rows, objective=objective, route=route).raise_if_broken()
+        check(
+            model, batch, rows=rows, objective=objective, route=route, terms=terms
+        ).raise_if_broken()
         secret = _fresh() if seed is None else seed
         self.accountant, self.budget, self.hidden = accountant, budget, Hidden()
         self.terms = (epsilon, seed is not None, declared)
@@ -181,7 +189,8 @@ class PrivateTraining(Training):
             given,
             checkpoint,
         )
-        self.by_row = PerRow(model, size=rows, objective=objective, route=route)
+        self.by_row = PerRow(model, size=rows, objective=objective, route=route, terms=terms)
+        self.by_row.settle(batch)
         super().__init__(
             model,
             batch,
@@ -225,7 +234,7 @@ class PrivateTraining(Training):
             asked, release.delta, release.rate, release.steps, self.accountant, self.budget
         )
         self.release = replace(release, noise_multiplier=sigma)
-        _refuse_old_noise(self.release, self.ledger)
+        refuse_old_noise(self.release, self.ledger)
         if self.budget is not None:
             self.budget.check([*self.ledger.committed, self.release])
 
@@ -252,7 +261,7 @@ class PrivateTraining(Training):
         if found is not None:
             self._take_up(found.settled(self.ledger))
         elif not self.begun:
-            _refuse_old_noise(self.release, self.ledger)
+            refuse_old_noise(self.release, self.ledger)
         self.begun = True
         left = replace(self.release, steps=self.total - self.step)
         if left.steps > 0 and self.budget is not None:
@@ -322,7 +331,7 @@ class PrivateTraining(Training):
             accountant=self.accountant,
             route=self.by_row.route,
             reason=self.by_row.reason,
-            shared=f"inside the clipped gradient, 1/{self.release.rows} in each row",
+            shared=_shared(self.by_row),
             seeded=seeded,
             declared=declared,
             lost=self.lost,
@@ -343,14 +352,6 @@ class PrivateTraining(Training):
                     "it off. Lower the learning rate, raise the lot size, or ask for less noise "
                     "(more epsilon or fewer steps). What was spent stays spent."
                 )
-
-
-def _refuse_old_noise(release: Release, ledger: Ledger) -> None:
-    if any(release.run == earlier.run for earlier in ledger.releases):
-        raise ValueError(
-            "The ledger has a release made with this seed: the same noise a second time could be "
-            "subtracted from the first. Pass another seed=, or none."
-        )
 
 
 def _note(run: PrivateTraining, accountant: Accountant) -> str:
@@ -379,6 +380,15 @@ def _name(secret: int) -> str:
 def _fresh() -> int:
     """A secret seed from the system's entropy."""
     return secrets.randbits(63)
+
+
+def _shared(by_row: PerRow) -> str:
+    """What became of the terms of the loss that no row enters."""
+    if by_row.public:
+        return "exact, after the noise: computed on made-up rows; no row enters them (checked)"
+    if by_row.terms == "split":
+        return "none"
+    return f"inside the clipped gradient, 1/{by_row.size} in each row"
 
 
 def _best_device(model: Model) -> torch.device:

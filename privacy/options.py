@@ -15,7 +15,7 @@ from privacy.accounting import (
     check_epsilon,
 )
 from privacy.budget import Budget
-from privacy.ledger import Ledger
+from privacy.ledger import Ledger, Release
 
 REFUSED = {
     "batch_size": "lots are Poisson-sampled, so their size varies. Pass expected_batch_size= or "
@@ -167,3 +167,16 @@ def goal(
             "counted in one of them only. Pass budget=privacy.Budget(..., ledger=ledger) alone."
         )
     return (budget.delta if delta is None else delta), budget.ledger
+
+
+def refuse_old_noise(release: Release, ledger: Ledger) -> None:
+    """Refuses a run whose noise the ledger has seen.
+
+    Raises:
+        ValueError: it has.
+    """
+    if any(release.run == earlier.run for earlier in ledger.releases):
+        raise ValueError(
+            "The ledger has a release made with this seed: the same noise a second time could be "
+            "subtracted from the first. Pass another seed=, or none."
+        )

@@ -28,8 +28,8 @@ class PrivacyReport:
         asked: the epsilon that was asked for; None for what was left of a budget.
         accountant: by which the budget was kept.
         route: how gradients by row were computed.
-        reason: why not by vmap; empty if so.
-        shared: what became of the terms of the loss that no row enters.
+        reason: why not by a faster route; empty if by the fastest.
+        shared: what became of the terms that no row enters.
         seeded: whether the seed was given by the caller.
         declared: whether the number of rows was declared by the caller.
         lost: steps that are counted though their outcome was lost with a killed process.

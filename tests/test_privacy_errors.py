@@ -259,7 +259,7 @@ def test_a_buffer_that_changes_later_stops_the_run() -> None:
 
 def test_a_private_fit_prints_its_check() -> None:
     assert str(privacy.check(Gaussian(), X)) == (
-        "Gaussian: per-row gradients by vmap\n  can be fitted privately"
+        "Gaussian: per-row gradients by ghost\n  can be fitted privately"
     )
     broken = privacy.check(Unused(), X)
     assert "* Parameter 'unused'" in str(broken)

@@ -220,7 +220,7 @@ def test_the_report_says_what_a_reviewer_asks() -> None:
     text = str(run.report)
     for said in (
         "one row, added or removed", "Poisson, rate 0.2, 5 steps", "400 rows (declared)",
-        "divisor 80", "route         vmap", "clipped to norm 1", "asked for 1", "prv", "rdp",
+        "divisor 80", "route         ghost", "clipped to norm 1", "asked for 1", "prv", "rdp",
         "not covered", "schema levels", "the seed", "one row more", "pld", "self-check    passed",
         "revealed      nothing", "1 release about these rows (fit of Gaussian)",
     ):  # fmt: skip

@@ -109,7 +109,8 @@ _KNOWN: WeakKeyDictionary[Model, tuple[Any, dict[str, Site]]] = WeakKeyDictionar
 def asking(model: Model, seed: int | None) -> Iterator[None]:
     """Evaluation mode, no gradients and seeded draws, as a verb has them."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    if training:
+        model.eval()
     try:
         with torch.no_grad(), seeded(seed):
             yield
