@@ -41,7 +41,7 @@ def log_density(model: Model, batch: Batch) -> Float[Tensor, " n"]:
 def log_odds(model: Model, batch: Batch) -> Float[Tensor, " n"]:
     """log p / (1 - p) of the row, for models of one discrete outcome given its context.
 
-    It is nearer to a normal distribution than log p is (Carlini et al. 2022, sec. IV-C).
+    It is nearer to a normal distribution than log p is (Carlini et al. 2022, sec. IV).
 
     Raises:
         ValueError: a density above one, which is no probability.

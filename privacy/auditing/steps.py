@@ -89,7 +89,7 @@ def audit_steps(
     data: Any,
     canary: Any,
     *,
-    repetitions: int = 2000,
+    repetitions: int = 5000,
     confidence: float = 0.999,
     seed: int | None = None,
     schema: Schema | None = None,
