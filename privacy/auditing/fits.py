@@ -61,7 +61,10 @@ def audit_fits(
     """
     rows, canary = as_rows(data, schema), as_rows(canary, schema)
     if rows_of(canary) != 1:
-        raise ValueError(f"{rows_of(canary)} canaries came; audit_fits follows one row.")
+        raise ValueError(
+            f"{rows_of(canary)} canaries came; audit_fits follows one row. For many at once, in "
+            "one fit, use audit_run."
+        )
     with_canary = together(rows, canary)
 
     def scores(what: Batch, where: str) -> Tensor:

@@ -160,7 +160,9 @@ def audit_guesses(
     m = len(scores)
     tried = _check_guesses(guesses, m)
     if bool(scores.isnan().any()):
-        raise ValueError("A score is not a number. Let the score of every canary be a number.")
+        raise ValueError(
+            "A score is not a number, and has no rank. Let the score of every canary be a number."
+        )
     order, found = _ranked(scores), []
     for r in tried:
         out, into = order[: r // 2], order[m - (r - r // 2) :]
@@ -188,8 +190,8 @@ def epsilon_of_guesses(
         p = p_value(right, epsilon, guesses=guesses, canaries=canaries, delta=delta)
         return p > 1 - confidence
 
-    # The first epsilon that is possible, on a grid: where 2 m delta > 1 the p-value need not rise.
-    low, step = 0.0, 0.05
+    # The first epsilon that is possible: on a fine grid where the p-value need not rise throughout.
+    low, step = 0.0, 0.05 if 2 * canaries * delta > 1 else 1.0
     if possible(low):
         return 0.0
     while not possible(low + step):
@@ -254,7 +256,9 @@ def _check_guesses(guesses: Sequence[int] | None, m: int) -> tuple[int, ...]:
         guesses = tuple(dict.fromkeys(max(_FEWEST, round(share * m)) for share in _SHARES))
     for r in guesses:
         if not 1 <= r <= m:
-            raise ValueError(f"{r} guesses about {m} canaries: make between 1 and {m}.")
+            raise ValueError(
+                f"{r} guesses about {m} canaries: make between 1 and {m}, and abstain on the rest."
+            )
     if not guesses:
         raise ValueError("guesses is empty: name one number of guesses or more.")
     return tuple(guesses)
