@@ -1,6 +1,8 @@
 """Differentially private training of the models of `pgm`, with its accounting and audits."""
 
 from privacy.accounting import calibrate, compose, epsilon
+from privacy.attacks import lira, loss_attack
+from privacy.auditing import audit_fits, audit_run, audit_steps, audit_training
 from privacy.compatibility import SelfCheck, check
 from privacy.fit import PrivateFit, PrivateTraining, fit
 from privacy.gradients import per_row_gradients
@@ -14,10 +16,16 @@ __all__ = [
     "PrivateTraining",
     "Release",
     "SelfCheck",
+    "audit_fits",
+    "audit_run",
+    "audit_steps",
+    "audit_training",
     "calibrate",
     "check",
     "compose",
     "epsilon",
     "fit",
+    "lira",
+    "loss_attack",
     "per_row_gradients",
 ]

@@ -119,7 +119,9 @@ def _check_lira(shadows: int, targets: int, mode: str, variance: str | None) -> 
             "of them or more: an even number from 4, better 32 or more."
         )
     if targets < 1:
-        raise ValueError(f"targets is {targets}; attack one model or more.")
+        raise ValueError(
+            f"targets is {targets}; attack one model or more, to have something to judge."
+        )
     if mode not in get_args(Mode):
         raise ValueError(f"There is no mode {mode!r}: use 'online' or 'offline'.")
     if variance is not None and variance not in get_args(Variance):
