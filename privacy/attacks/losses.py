@@ -39,7 +39,6 @@ def loss_attack(
         >>> x = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
         >>> print(loss_attack(KDE(x[:100], bandwidth=0.1), x[:100], x[100:]))
         loss attack on 100 members and 100 other rows (95 % intervals): AUC 1.000 [0.9..., 1.000]
-          TPR 1.000 [0.964, 1.000] at FPR 0.1 %
           TPR 1.000 [0.964, 1.000] at FPR 1 %
           TPR 1.000 [0.964, 1.000] at FPR 10 %
     """

@@ -130,11 +130,12 @@ class Attack:
 
     def __str__(self) -> str:
         inside = int(self.members.sum())
+        others = len(self.members) - inside
         lines = [
-            f"{self.name} on {inside} members and {len(self.members) - inside} other rows "
+            f"{self.name} on {inside} members and {others} other rows "
             f"({100 * self.confidence:g} % intervals): AUC {self.auc}"
         ]
-        for fpr in (0.001, 0.01, 0.1):
+        for fpr in [rate for rate in (0.001, 0.01, 0.1) if rate * others >= 1] or [0.0]:
             line = f"  TPR {self.tpr(fpr)} at FPR {100 * fpr:g} %"
             if self.promise is not None:
                 kept = "" if self.kept(fpr) else ": MORE THAN IT ALLOWS"

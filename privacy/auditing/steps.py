@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pgm.batch import Batch, repeat, rows_of, take
+from pgm.batch import Batch, chunks, repeat, rows_of, take
 from pgm.learner import make_optimiser
 from pgm.model import Model
 from pgm.randomness import seeded
@@ -163,7 +163,8 @@ def audit_training(
     """One private fit with a random half of the canaries, every step watched along all of them.
 
     The score of a canary is the sum over the steps of its `audit_steps` score, its gradient being
-    that at the parameters of the step (Steinke et al. 2023, sec. 6, white-box).
+    that at the parameters of the step (Steinke et al. 2023, white-box). What the rows leave along
+    it is known but for the coins, so that its expectation is subtracted.
 
     Args:
         model: any model; it is not changed.
@@ -183,13 +184,12 @@ def audit_training(
     seed = secrets.randbits(63) if seed is None else seed
     inside = coins(rows_of(batch), derive(seed, "coins"))
     rows = take(batch, inside.nonzero().flatten())
-    always = 0
-    if data is not None:
-        others = prepare(model, data)
-        always, rows = rows_of(others), together(others, rows)
-    options = {"rows": always + rows_of(batch), **options}
+    others = None if data is None else prepare(model, data)
+    if others is not None:
+        rows = together(others, rows)
+    options = {"rows": rows_of(batch) + (0 if others is None else rows_of(others)), **options}
     run, spy = _training(model, rows, options, seed=derive(seed, "run"), moves=True)
-    scores = _moving_scores(run, spy, batch)
+    scores = _moving_scores(run, spy, batch, others)
     return audit_guesses(
         scores, inside, delta=run.release.delta, confidence=confidence, claim=run.release.epsilon()
     )
@@ -253,13 +253,17 @@ def _training(
 
 def _directions(run: PrivateTraining, canaries: Batch) -> Float[Tensor, "m numbers"]:
     """Clipped gradients of the canaries over the clipping norm, averaged over their draws."""
+    gradients = _clipped(run, repeat(canaries, _DRAWS))
+    return gradients.reshape(_DRAWS, rows_of(canaries), -1).mean(0)
+
+
+def _clipped(run: PrivateTraining, batch: Batch) -> Float[Tensor, "n numbers"]:
     rows = PerRow(run.model, size=run.release.rows, objective=run.objective, route="auto")
     with seeded(0):
-        found = rows(repeat(canaries, _DRAWS)).gradients
+        found = rows(batch).gradients
     names = [name for name, p in run.model.named_parameters() if p.requires_grad]
-    gradients = torch.cat([found[name].reshape(len(found[name]), -1) for name in names], 1).detach()
-    norms = gradients.norm(dim=1, keepdim=True).clamp(min=run.release.clip)
-    return (gradients / norms).reshape(_DRAWS, rows_of(canaries), -1).mean(0)
+    gradients = torch.cat([found[name].reshape(rows_of(batch), -1) for name in names], 1).detach()
+    return gradients / gradients.norm(dim=1, keepdim=True).clamp(min=run.release.clip)
 
 
 def _still_scores(run: PrivateTraining, spy: _Spy, repetitions: int) -> Float[Tensor, "n m"]:
@@ -270,11 +274,25 @@ def _still_scores(run: PrivateTraining, spy: _Spy, repetitions: int) -> Float[Te
     return torch.stack(spy.seen) * _scale(run.release)
 
 
-def _moving_scores(run: PrivateTraining, spy: _Spy, canaries: Batch) -> Float[Tensor, " m"]:
+def _moving_scores(
+    run: PrivateTraining, spy: _Spy, canaries: Batch, others: Batch | None
+) -> Float[Tensor, " m"]:
+    known = _look(run, spy, canaries, others)
+    for step in run:
+        if step.step < run.total:
+            known = known + _look(run, spy, canaries, others)
+    return torch.stack(spy.seen).sum(0) * _scale(run.release) - known
+
+
+def _look(
+    run: PrivateTraining, spy: _Spy, canaries: Batch, others: Batch | None
+) -> Float[Tensor, " m"]:
+    """Sets the directions of the coming step; what the rows should leave along them."""
     spy.directions = _directions(run, canaries)
-    for _ in run:
-        spy.directions = _directions(run, canaries)
-    return torch.stack(spy.seen).sum(0) * _scale(run.release)
+    expected = spy.directions.sum(0) / 2
+    for piece in chunks(others, 256) if others is not None else ():
+        expected = expected + _clipped(run, piece).sum(0)
+    return run.release.rate * (spy.directions @ expected)
 
 
 def _lots(run: PrivateTraining) -> Iterator[Batch]:
