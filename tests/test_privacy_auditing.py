@@ -181,6 +181,22 @@ def test_a_canary_of_half_the_norm_says_so() -> None:
     assert found.reach == pytest.approx(0.5)
 
 
+def test_a_canary_in_every_lot_bounds_the_noise_of_lots_better() -> None:
+    """Rate 0.1, where a sampled canary is rarely seen; the claim is then that of rate one."""
+    options = STEPS | {"rate": 0.1, "steps": 10}
+    sampled, certain = (
+        audit_steps(Gaussian(), near(), CANARY, presence=presence, **options)
+        for presence in ("sampled", "certain")
+    )
+    sigma = certain.release.noise_multiplier
+    assert certain.audit.claim == pytest.approx(step_epsilon(1 / sigma, delta=DELTA))
+    assert sampled.audit.claim == pytest.approx(step_epsilon(1 / sigma, delta=DELTA, rate=0.1))
+    assert sigma < certain.noise_multiplier < 2 * sigma < sampled.noise_multiplier
+    assert not sampled.broken and not certain.broken
+    assert 0 < certain.epsilon < certain.release.epsilon()
+    assert "the canary in the lot" in str(certain)
+
+
 def no_noise(self: Any) -> None:
     for p in self.params:
         p.grad = p.summed_grad

@@ -164,7 +164,7 @@ assert all(hidden.kept(fpr) for fpr in (0.02, 0.1))
 # drawn on logarithmic axes, where the small false-positive rates show.
 
 # %%
-figure, ax = plt.subplots(figsize=(4.5, 4.0))
-for attack in (lira, loss):
+figure, ax = plt.subplots(figsize=(5.0, 4.5), layout="constrained")
+for attack in (lira, loss, hidden):
     attack.plot(ax=ax)
 figure.savefig("roc.png", dpi=120)

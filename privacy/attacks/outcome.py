@@ -116,9 +116,12 @@ class Attack:
         ax = ax or plt.subplots()[1]
         fpr, tpr, _ = roc_curve(self.members.cpu().numpy(), self.scores.cpu().numpy())
         least = 1 / len(self.members)
+        if ax.lines:
+            least = min(least, ax.get_xlim()[0])
         ax.plot(np.maximum(fpr, least), np.maximum(tpr, least), label=self.name)
         grid = np.geomspace(least, 1.0, 100)
-        ax.plot(grid, grid, color="0.7", linestyle=":", label="guessing")
+        if "guessing" not in ax.get_legend_handles_labels()[1]:
+            ax.plot(grid, grid, color="0.7", linestyle=":", label="guessing")
         if self.promise is not None:
             allowed = [self.bound(float(x)) for x in grid]
             label = f"allowed by epsilon {self.promise[0]:.3g}"

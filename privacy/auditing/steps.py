@@ -11,7 +11,8 @@ import copy
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -33,6 +34,8 @@ from privacy.gradients import PerRow
 from privacy.ledger import Release
 from privacy.rows import together
 
+Presence = Literal["sampled", "certain"]
+
 _DRAWS = 16
 """Draws over which the gradient of a canary is averaged, where its loss draws."""
 
@@ -46,12 +49,14 @@ class StepAudit:
     Attributes:
         audit: of one step: its claim is what the step is accounted with.
         release: the mechanism as it is entered into ledgers.
+        presence: whether the canary was sampled, or in every lot by itself.
         reach: the norm of the canary's clipped gradient over the clipping norm: below one, the
             bounds are that much weaker than they could be.
     """
 
     audit: Audit
     release: Release
+    presence: Presence
     reach: float
 
     @property
@@ -75,8 +80,9 @@ class StepAudit:
 
     def __str__(self) -> str:
         r = self.release
+        where = "" if self.presence == "sampled" else ", the canary in the lot"
         return (
-            f"one step of {r.what}: {self.audit}\n"
+            f"one step of {r.what}{where}: {self.audit}\n"
             f"noise multiplier at most {self.noise_multiplier:.3f} (claimed "
             f"{r.noise_multiplier:.3f}); with it {r.steps} steps at rate {r.rate:.4g} spend "
             f"{self.epsilon:.3f} (claimed {r.epsilon():.3f}); the canary reaches "
@@ -89,6 +95,7 @@ def audit_steps(
     data: Any,
     canary: Any,
     *,
+    presence: Presence = "sampled",
     repetitions: int = 5000,
     confidence: float = 0.999,
     seed: int | None = None,
@@ -104,6 +111,9 @@ def audit_steps(
         model: any model; it is not changed.
         data: rows beside the canary, in any form.
         canary: one row.
+        presence: "sampled" if the canary comes into lots as every row does, so that the sampling is
+            audited too; "certain" if it is put into every lot, which at a rate below one bounds the
+            noise multiplier much better and takes the sampling on trust.
         repetitions: steps with the canary, and as many without.
         confidence: with which the bounds hold, all together.
         seed: of lots, draws and noise; by default from the system's entropy.
@@ -131,23 +141,28 @@ def audit_steps(
             f"{rows_of(canary)} canaries came; audit_steps follows one row. For many at once, in "
             "one run, use audit_training."
         )
-    with_canary = together(rows, canary)
+    if presence not in get_args(Presence):
+        raise ValueError(f"There is no presence {presence!r}: use 'sampled' or 'certain'.")
+    with_canary, certain = together(rows, canary), presence == "certain"
     options = {"rows": rows_of(with_canary), **options}
     seed = secrets.randbits(63) if seed is None else seed
     scores = []
-    for where, what in (("inside", with_canary), ("outside", rows)):
+    for where in ("inside", "outside"):
+        what = with_canary if where == "inside" and not certain else rows
         run, spy = _training(model, what, options, seed=derive(seed, where), moves=False)
         spy.directions = _directions(run, canary)
-        scores.append(_still_scores(run, spy, repetitions)[:, 0])
+        added = canary if where == "inside" and certain else None
+        scores.append(_still_scores(run, spy, repetitions, added)[:, 0])
     release = run.release
+    rate = 1.0 if certain else release.rate
     audit = audit_scores(
         *scores,
         delta=release.delta,
         confidence=confidence,
-        rate=release.rate,
-        claim=_step_claim(release),
+        rate=rate,
+        claim=_step_claim(release, rate),
     )
-    return StepAudit(audit, release, float(spy.directions.norm()))
+    return StepAudit(audit, release, presence, float(spy.directions.norm()))
 
 
 def audit_training(
@@ -266,11 +281,13 @@ def _clipped(run: PrivateTraining, batch: Batch) -> Float[Tensor, "n numbers"]:
     return gradients / gradients.norm(dim=1, keepdim=True).clamp(min=run.release.clip)
 
 
-def _still_scores(run: PrivateTraining, spy: _Spy, repetitions: int) -> Float[Tensor, "n m"]:
+def _still_scores(
+    run: PrivateTraining, spy: _Spy, repetitions: int, added: Batch | None
+) -> Float[Tensor, "n m"]:
     run.model.train()
-    for lot, _ in zip(_lots(run), range(repetitions), strict=False):
+    for lot in islice(_lots(run), repetitions):
         with run.stream.running():
-            run.learner.update(lot)
+            run.learner.update(lot if added is None else together(lot, added))
     return torch.stack(spy.seen) * _scale(run.release)
 
 
@@ -308,7 +325,7 @@ def _scale(release: Release) -> float:
     return release.rate * release.rows / release.clip
 
 
-def _step_claim(release: Release) -> float:
+def _step_claim(release: Release, rate: float) -> float:
     sigma = release.noise_multiplier
     mu = 1 / sigma if sigma > 0 else float("inf")
-    return step_epsilon(mu, delta=release.delta, rate=release.rate)
+    return step_epsilon(mu, delta=release.delta, rate=rate)
