@@ -100,7 +100,7 @@ def test_the_bound_is_below_the_claim_on_every_seed_and_at_least_seven_tenths(
     sigma: float,
 ) -> None:
     claim = step_epsilon(1 / sigma, delta=DELTA)
-    for seed in range(25):
+    for seed in range(20):
         found = audit_scores(*repetitions(seed, 10_000, sigma=sigma), delta=DELTA, claim=claim)
         assert not found.broken
         assert 0.7 * claim <= found.lower <= claim
@@ -156,7 +156,7 @@ def test_a_mechanism_that_is_not_gaussian_is_bounded_by_thresholds() -> None:
 # --------------------------------------------------------- the steps of privacy.fit
 
 FIT: dict[str, Any] = {"epsilon": 6.0, "delta": DELTA, "steps": 1, "rate": 1.0}
-STEPS: dict[str, Any] = {"repetitions": 150, "confidence": 0.95, "seed": 0, **FIT}
+STEPS: dict[str, Any] = {"repetitions": 120, "confidence": 0.95, "seed": 0, **FIT}
 CANARY = torch.full((1, 1), 100.0)
 
 
@@ -184,10 +184,9 @@ def test_a_canary_of_half_the_norm_says_so() -> None:
 def test_a_canary_in_every_lot_bounds_the_noise_of_lots_better() -> None:
     """Rate 0.1, where a sampled canary is rarely seen; the claim is then that of rate one."""
     options = STEPS | {"rate": 0.1, "steps": 10}
-    sampled, certain = (
-        audit_steps(Gaussian(), near(), CANARY, presence=presence, **options)
-        for presence in ("sampled", "certain")
-    )
+    certain = audit_steps(Gaussian(), near(), CANARY, presence="certain", **options)
+    options["repetitions"] = 30
+    sampled = audit_steps(Gaussian(), near(), CANARY, presence="sampled", **options)
     sigma = certain.release.noise_multiplier
     assert certain.audit.claim == pytest.approx(step_epsilon(1 / sigma, delta=DELTA))
     assert sampled.audit.claim == pytest.approx(step_epsilon(1 / sigma, delta=DELTA, rate=0.1))
