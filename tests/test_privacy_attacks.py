@@ -136,6 +136,9 @@ def test_the_likelihood_ratio_separates_as_normal_laws_do() -> None:
         inside = torch.rand(1, 2000) < 0.5
         scores = level + 2.0 * inside + torch.randn(1, 2000)
     known = float(stats.norm.cdf(2 / math.sqrt(2)))
+    three = torch.full_like(scores, 3.0) + level
+    offline = likelihood_ratio(three, shadows, within, mode="offline")
+    assert float(offline.mean()) == pytest.approx(3.0, abs=0.02), "from the law without the row"
     for mode in ("online", "offline"):
         ratio = likelihood_ratio(scores, shadows, within, mode=mode)
         found = Attack(mode, ratio.flatten(), inside.flatten())
@@ -157,6 +160,8 @@ def test_lira_on_a_mean_is_as_the_moments_of_its_scores_say() -> None:
     known = float(torch.distributions.Normal(0.0, 1.0).cdf(gap / (2 * variance).sqrt()).mean())
     assert found.auc.value == pytest.approx(known, abs=0.04)
     assert len(found.scores) == 30 * 2 * n
+    offline = lira(mean_of, x, shadows=16, targets=5, mode="offline", seed=0)
+    assert offline.auc.lower > 0.5, "members are those that the recipe was given"
 
 
 def test_lira_trains_its_shadows_and_beats_the_loss() -> None:

@@ -121,12 +121,15 @@ def test_bounds_of_little_confidence_fail_no_oftener_than_they_say(rate: float) 
 
 
 def test_thresholds_are_not_chosen_on_what_they_are_counted_on() -> None:
-    """Without a difference every bound above zero is wrong; the best of many would often be."""
+    """Without a difference every bound above zero is wrong; the best of many mostly would be.
+
+    The confidence allows 48 of 60. Bounds of one threshold are wrong 4 times, the best of many 42.
+    """
     wrong = 0
     for seed in range(60):
-        inside, outside = repetitions(seed, 80, rate=1e-9)
-        wrong += audit_scores(inside, outside, delta=DELTA, confidence=0.5, claim=0.0).broken
-    assert wrong <= 30
+        inside, outside = repetitions(seed, 400, rate=1e-9)
+        wrong += audit_scores(inside, outside, delta=DELTA, confidence=0.2, claim=0.0).broken
+    assert wrong <= 12
 
 
 def test_lots_are_audited_at_their_rate() -> None:
