@@ -5,7 +5,7 @@ Known answers: the exact epsilon of a Gaussian step (Balle & Wang 2018; 4.377 fo
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import pgm
 import privacy
-from pgm.batch import Batch
+from pgm.batch import Batch, repeat
 from pgm.families.kde import KDE
 from privacy.auditing import (
     audit_fits,
@@ -36,6 +36,7 @@ from privacy.auditing import (
     step_epsilon,
 )
 from privacy.auditing.one_run import coins
+from privacy.batches import PoissonLots
 
 DELTA = 1e-5
 
@@ -201,36 +202,38 @@ def test_a_canary_in_every_lot_bounds_the_noise_of_lots_better() -> None:
 
 def no_noise(self: Any) -> None:
     for p in self.params:
-        p.grad = p.summed_grad
+        p.grad = p.summed_grad.clone()
 
 
 def noise_over_the_lot(self: Any) -> None:
-    lot = max(1, len(self.grad_samples[0]))
     for p in self.params:
-        noise = torch.randn_like(p) * self.noise_multiplier * self.max_grad_norm / lot
-        p.grad = p.summed_grad + noise
+        scale = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size
+        p.grad = p.summed_grad + scale * torch.randn_like(p)
 
 
-def clip_per_batch(self: Any) -> None:
-    total = [g.sum(0) for g in self.grad_samples]
-    norm = torch.stack([g.norm() for g in total]).norm()
-    for p, g in zip(self.params, total, strict=True):
-        p.summed_grad = g * (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+def every_row_twice(self: PoissonLots, k: int, *, skip: int = 0) -> Iterator[Batch]:
+    yield repeat(self.batch, 2)
 
 
-Planted = tuple[str, Callable[[Any], None]]
-BUGS: dict[str, Planted] = {
-    "no noise": ("add_noise", no_noise),
-    "noise divided by the lot": ("add_noise", noise_over_the_lot),
-    "clip per batch": ("clip_and_accumulate", clip_per_batch),
+OPTIMISERS = (opacus.optimizers.DPOptimizer, opacus.optimizers.DPOptimizerFastGradientClipping)
+BUGS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
+    "no noise": (OPTIMISERS, "add_noise", no_noise),
+    "noise divided by the lot": (OPTIMISERS, "add_noise", noise_over_the_lot),
+    "every row twice in a lot": ((PoissonLots,), "epoch", every_row_twice),
 }
 
 
-@pytest.mark.parametrize("bug", BUGS)
-def test_a_broken_step_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that pull the other way, for the batch that is clipped as a whole."""
-    monkeypatch.setattr(opacus.optimizers.DPOptimizer, *BUGS[bug])
-    found = audit_steps(Gaussian(), near() - 1.0, CANARY, **STEPS)
+@pytest.fixture
+def bug(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plants the bug of that name."""
+    classes, name, planted = BUGS[request.param]
+    for cls in classes:
+        monkeypatch.setattr(cls, name, planted)
+
+
+@pytest.mark.parametrize("bug", BUGS, indirect=True)
+def test_a_broken_step_is_found(bug: None) -> None:
+    found = audit_steps(Gaussian(), near(), CANARY, **STEPS)
     assert found.broken
     assert found.noise_multiplier < found.release.noise_multiplier
     assert "REFUTED" in str(found)
@@ -328,10 +331,9 @@ def test_one_run_is_audited_along_all_canaries() -> None:
     assert not model.mu.any()
 
 
-@pytest.mark.parametrize("bug", ["no noise", "noise divided by the lot"])
-def test_a_broken_run_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bug", ["no noise", "noise divided by the lot"], indirect=True)
+def test_a_broken_run_is_found(bug: None) -> None:
     """Among rows that leave more along each canary than the canary does, but are known."""
-    monkeypatch.setattr(opacus.optimizers.DPOptimizer, *BUGS[bug])
     others = torch.randn(60, 150, generator=torch.Generator().manual_seed(0))
     found = audit_training(Gaussian(150), orthogonal(), data=others, **MANY)
     assert found.broken and found.right == found.guesses

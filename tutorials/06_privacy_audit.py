@@ -13,12 +13,13 @@
 # the rows. Everything here is audited on made-up rows.
 
 # %%
+from contextlib import ExitStack
 from unittest.mock import patch
 
 import matplotlib.pyplot as plt
 import pyro
 import torch
-from opacus.optimizers import DPOptimizer
+from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from pyro import distributions as dist
 from torch import nn
 
@@ -65,11 +66,18 @@ assert not sound.broken
 # %%
 def noise_over_the_lot(self):
     for p in self.params:
-        sigma = self.noise_multiplier * self.max_grad_norm / len(self.grad_samples[0])
+        sigma = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size
         p.grad = p.summed_grad + sigma * torch.randn_like(p)
 
 
-with patch.object(DPOptimizer, "add_noise", noise_over_the_lot):
+def planted():
+    stack = ExitStack()
+    for optimiser in (DPOptimizer, DPOptimizerFastGradientClipping):
+        stack.enter_context(patch.object(optimiser, "add_noise", noise_over_the_lot))
+    return stack
+
+
+with planted():
     broken = privacy.audit_steps(Mean(), rows, canary, repetitions=200, seed=0, **promise)
 print(broken)
 assert broken.broken
@@ -103,7 +111,7 @@ whole = privacy.audit_training(Logistic(100), canaries, data=patients, **fit)
 print(whole)
 assert not whole.broken
 
-with patch.object(DPOptimizer, "add_noise", noise_over_the_lot):
+with planted():
     caught = privacy.audit_training(Logistic(100), canaries, data=patients, **fit)
 print(caught)
 assert caught.broken
