@@ -2,6 +2,8 @@
 
 from privacy.accounting import calibrate, compose, epsilon
 from privacy.approximate import Approximate
+from privacy.attacks import lira, loss_attack
+from privacy.auditing import audit_fits, audit_run, audit_steps, audit_training
 from privacy.budget import Budget, BudgetExceeded, odometer
 from privacy.chain import BrokenChain
 from privacy.compatibility import SelfCheck, check
@@ -28,6 +30,10 @@ __all__ = [
     "PrivateValue",
     "Release",
     "SelfCheck",
+    "audit_fits",
+    "audit_run",
+    "audit_steps",
+    "audit_training",
     "calibrate",
     "categories",
     "check",
@@ -36,6 +42,8 @@ __all__ = [
     "epsilon",
     "fit",
     "histogram",
+    "lira",
+    "loss_attack",
     "moments",
     "odometer",
     "per_row_gradients",
