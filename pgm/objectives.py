@@ -7,9 +7,12 @@ in each of the N rows. Draws without a reparameterised gradient get the score-fu
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -51,8 +54,12 @@ def objective(model: Model, batch: Batch, *, size: int | None = None) -> Float[T
         tensor([1.4189], grad_fn=<NegBackward0>)
     """
     weight = log_weight(model, batch)
-    bound = weight.rows + weight.shared / _checked(size, rows_of(batch))
-    return -_with_score(bound, weight.score_rows + weight.score_shared)
+    return _loss(
+        weight.rows,
+        weight.shared / _checked(size, rows_of(batch)),
+        score_rows=weight.score_rows,
+        score_shared=weight.score_shared,
+    )
 
 
 @dataclass(frozen=True)
@@ -86,8 +93,57 @@ class IWAE:
         K, n = self.particles, rows_of(batch)
         weight = log_weight(model, repeat(batch, K))
         rows = weight.rows.reshape(K, n).logsumexp(0) - math.log(K)
-        bound = rows + weight.shared / _checked(size, n)
-        return -_with_score(bound, weight.score_rows.reshape(K, n).sum(0) + weight.score_shared)
+        return _loss(
+            rows,
+            weight.shared / _checked(size, n),
+            score_rows=weight.score_rows.reshape(K, n).sum(0),
+            score_shared=weight.score_shared,
+        )
+
+
+def public(term: Tensor) -> Tensor:
+    """Marks a term of a loss by row that no row enters; returns it, or zeros under `parted`.
+
+    What stands outside `rows`, and the draws of a generator, say nothing of the data: a private fit
+    takes their gradient as it is, and clips and noises the rest.
+
+    Args:
+        term: one number for each row, shape (n,), or one for all, shape ().
+    """
+    if not _parted:
+        return term
+    _parted[-1].append(term.mean())
+    return torch.zeros_like(term)
+
+
+@contextmanager
+def parted() -> Iterator[list[Tensor]]:
+    """Takes the public terms out of the losses that are computed within the block.
+
+    Yields:
+        The terms taken out, each a mean over the rows: the mean loss is that of what is left plus
+        their sum.
+
+    Example:
+        >>> with parted() as terms:
+        ...     loss = torch.ones(2) + public(torch.tensor([2.0, 4.0]))
+        >>> loss, terms
+        (tensor([1., 1.]), [tensor(3.)])
+    """
+    _parted.append([])
+    try:
+        yield _parted[-1]
+    finally:
+        _parted.pop()
+
+
+_parted: list[list[Tensor]] = []
+
+
+def _loss(rows: Tensor, shared: Tensor, *, score_rows: Tensor, score_shared: Tensor) -> Tensor:
+    """Minus the bound of each row; the terms that only shared draws enter are public."""
+    own = _with_score(rows, score_rows + score_shared)
+    return -own + public(-_with_score(shared, score_shared))
 
 
 def _with_score(bound: Tensor, score: Tensor) -> Tensor:

@@ -1,23 +1,52 @@
 """Differentially private training of the models of `pgm`, with its accounting and audits."""
 
 from privacy.accounting import calibrate, compose, epsilon
+from privacy.approximate import Approximate
+from privacy.attacks import lira, loss_attack
+from privacy.auditing import audit_fits, audit_run, audit_steps, audit_training
+from privacy.budget import Budget, BudgetExceeded, odometer
+from privacy.chain import BrokenChain
 from privacy.compatibility import SelfCheck, check
-from privacy.fit import PrivateFit, PrivateTraining, fit
+from privacy.counts import categories, count, histogram
+from privacy.fit import PrivateTraining, fit
 from privacy.gradients import per_row_gradients
 from privacy.ledger import Ledger, Release
+from privacy.preprocessing import Moments, moments, quantiles, standardise
+from privacy.record import PrivateFit, PrivateValue
 from privacy.report import PrivacyReport
+from privacy.svi import DPSVI
 
 __all__ = [
+    "DPSVI",
+    "Approximate",
+    "BrokenChain",
+    "Budget",
+    "BudgetExceeded",
     "Ledger",
+    "Moments",
     "PrivacyReport",
     "PrivateFit",
     "PrivateTraining",
+    "PrivateValue",
     "Release",
     "SelfCheck",
+    "audit_fits",
+    "audit_run",
+    "audit_steps",
+    "audit_training",
     "calibrate",
+    "categories",
     "check",
     "compose",
+    "count",
     "epsilon",
     "fit",
+    "histogram",
+    "lira",
+    "loss_attack",
+    "moments",
+    "odometer",
     "per_row_gradients",
+    "quantiles",
+    "standardise",
 ]

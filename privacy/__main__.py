@@ -1,9 +1,16 @@
-"""`python -m privacy budget`: the noise that keeps an epsilon, the epsilon that a noise spends."""
+"""`python -m privacy`: what a noise spends, and what a ledger holds.
+
+python -m privacy budget --epsilon 1 --rows 60000 --batch 256 --epochs 15
+python -m privacy budget --sigma 1.3 --rows 60000 --batch 256 --epochs 15
+python -m privacy ledger trial.jsonl
+"""
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
-from privacy.accounting import calibrate, check_delta, compose
+from privacy.accounting import ACCOUNTANTS, calibrate, check_delta, compose
+from privacy.ledger import Ledger
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -13,13 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["budget", "--sigma", "1.1", "--rate", "0.0042667", "--steps", "14062"])
         sigma 1.1, rate 0.0042667, 14062 steps, delta 1e-05
           epsilon by prv  2.392
+          epsilon by pld  2.382
           epsilon by rdp  2.597
         0
     """
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        print(_budget(options))
+        print(options.run(options))
     except ValueError as error:
         parser.error(str(error))
     return 0
@@ -40,10 +48,17 @@ def _budget(options: argparse.Namespace) -> str:
         )
     spent = {
         accountant: compose([(sigma, rate, steps)], delta=options.delta, accountant=accountant)
-        for accountant in ("prv", "rdp")
+        for accountant in ACCOUNTANTS
     }
     head = f"sigma {sigma:.5g}, rate {rate:.5g}, {steps} steps, delta {options.delta:g}"
     return "\n".join([head, *(f"  epsilon by {a}  {e:.3f}" for a, e in spent.items())])
+
+
+def _ledger(options: argparse.Namespace) -> str:
+    if not options.path.exists():
+        raise ValueError(f"There is no ledger at {options.path}; a fit begins one, ledger=.")
+    ledger = Ledger(options.path, head=options.seal)
+    return f"{ledger}\nsealed {ledger.head}"
 
 
 def _rate(options: argparse.Namespace) -> float:
@@ -55,10 +70,22 @@ def _rate(options: argparse.Namespace) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m privacy", description=__doc__)
-    budget = parser.add_subparsers(required=True).add_parser(
-        "budget", help="noise from epsilon, or epsilon from noise"
+    parser = argparse.ArgumentParser(
+        prog="python -m privacy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    commands = parser.add_subparsers(required=True)
+    ledger = commands.add_parser("ledger", help="all releases in a ledger's file, and their sum")
+    ledger.add_argument("path", type=Path)
+    ledger.add_argument("--seal", help="refuse the file if it was shortened or begun anew since")
+    ledger.set_defaults(run=_ledger)
+    _add_budget(commands.add_parser("budget", help="noise from epsilon, or epsilon from noise"))
+    return parser
+
+
+def _add_budget(budget: argparse.ArgumentParser) -> None:
+    budget.set_defaults(run=_budget)
     target = budget.add_mutually_exclusive_group(required=True)
     target.add_argument("--epsilon", type=float, help="the budget; answers with the noise")
     target.add_argument("--sigma", type=float, help="the noise multiplier; answers with epsilon")
@@ -69,8 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     length = budget.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=int)
     length.add_argument("--epochs", type=float)
-    budget.add_argument("--accountant", choices=("prv", "rdp"), default="prv")
-    return parser
+    budget.add_argument("--accountant", choices=ACCOUNTANTS, default="prv")
 
 
 if __name__ == "__main__":

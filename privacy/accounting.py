@@ -1,13 +1,19 @@
 """How much privacy a history of noisy releases spends, and how much noise a budget asks for.
 
-A release is the Poisson-subsampled Gaussian mechanism: every row is in the lot with probability
-`rate`, and the sum of clipped contributions gets noise of `noise_multiplier` times the clipping
-norm (Abadi et al. 2016, Alg. 1). Epsilon bounds how much one row, added or removed, can change the
-probability of any outcome, up to delta. Two accountants of Opacus bound it from above:
+A step of training is the Poisson-subsampled Gaussian mechanism: every row is in the lot with
+probability `rate`, and the sum of clipped contributions gets noise of `noise_multiplier` times the
+clipping norm (Abadi et al. 2016, Alg. 1). Any other mechanism enters by the (epsilon, delta) that
+its own theorem gives (`Approximate`). Epsilon bounds how much one row, added or removed, can change
+the probability of any outcome, up to delta. Three accountants bound it from above:
 
-- `"prv"` composes the privacy loss numerically (Gopi, Lee & Wutschitz 2021); tight to about 1 %.
-- `"rdp"` composes Renyi divergences (Mironov, Talwar & Zhang 2019), and turns them into epsilon by
-  Balle et al. (2020, Thm 21); looser, and never numerical trouble.
+- `"prv"` composes the privacy loss numerically (Gopi, Lee & Wutschitz 2021), by Opacus; tight to
+  about 1 %, and in closed form where no step is sampled (Balle & Wang 2018, Thm 8).
+- `"pld"` composes it on a grid of our own, rounded up (`privacy.losses`): the cross-check.
+- `"rdp"` composes Renyi divergences (Mironov, Talwar & Zhang 2019), by Opacus, and turns them into
+  epsilon by Balle et al. (2020, Thm 21); looser, and never numerical trouble.
+
+Each step may depend on the outcomes of those before; its noise and rate may not, except under
+"rdp" at one order fixed beforehand, which is what `privacy.Budget` keeps to.
 """
 
 import functools
@@ -17,12 +23,27 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
-Accountant = Literal["prv", "rdp"]
-History = Sequence[tuple[float, float, int]]
-"""Noise multiplier, sampling rate and steps of each release."""
+from privacy.approximate import (
+    Approximate,
+    Profile,
+    combined,
+    least_epsilon,
+    left_of,
+    plain_sum,
+    renyi,
+)
 
-_ORDERS = (1.01, 1.02, 1.05, *(1 + k / 10 for k in range(1, 100)), *range(12, 64))
-_HIGH_ORDERS = (64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
+Accountant = Literal["prv", "pld", "rdp"]
+ACCOUNTANTS: tuple[Accountant, ...] = get_args(Accountant)
+Gaussians = tuple[tuple[float, float, int], ...]
+History = Sequence[tuple[float, float, int] | Approximate]
+"""Noise multiplier, sampling rate and steps of each Gaussian release; other mechanisms as such."""
+
+ORDERS = (
+    1.01, 1.02, 1.05, *(1 + k / 10 for k in range(1, 20)), *(3 + k / 4 for k in range(36)),
+    *range(12, 64),
+)  # fmt: skip
+HIGH_ORDERS = (64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
 _PRV_LIMIT = 300.0
 """Beyond this epsilon the grid of the PRV accountant overflows; the RDP bound is used."""
 
@@ -42,7 +63,7 @@ def epsilon(
         rate: q, the probability with which a row is in a lot.
         steps: the number of lots, empty ones counted.
         delta: the probability outside the guarantee.
-        accountant: `"prv"` or `"rdp"`.
+        accountant: `"prv"`, `"pld"` or `"rdp"`.
 
     Raises:
         ValueError: a number outside its range.
@@ -50,9 +71,10 @@ def epsilon(
     Example:
         60 epochs of MNIST in lots of 256:
 
-        >>> for accountant in ("prv", "rdp"):
+        >>> for accountant in ("prv", "pld", "rdp"):
         ...     epsilon(1.1, rate=256 / 60000, steps=14062, delta=1e-5, accountant=accountant)
         2.392
+        2.382
         2.597
     """
     return compose([(noise_multiplier, rate, steps)], delta=delta, accountant=accountant)
@@ -65,9 +87,9 @@ def compose(history: History, *, delta: float, accountant: Accountant = "prv") -
     accountant's grid overflows (epsilon above 300), the RDP bound is what is returned.
 
     Args:
-        history: (noise multiplier, sampling rate, steps) of each release.
+        history: (noise multiplier, sampling rate, steps) of each release, or an `Approximate`.
         delta: the probability outside the guarantee, of the whole.
-        accountant: `"prv"` or `"rdp"`.
+        accountant: `"prv"`, `"pld"` or `"rdp"`.
 
     Raises:
         ValueError: a number outside its range.
@@ -77,20 +99,23 @@ def compose(history: History, *, delta: float, accountant: Accountant = "prv") -
         (0.0, inf)
         >>> compose([(4.0, 0.01, 1000), (2.0, 0.02, 100)], delta=1e-5)
         0.500
+        >>> compose([(4.0, 0.01, 1000), Approximate(0.1)], delta=1e-5)
+        0.362
     """
     check_delta(delta)
     check_accountant(accountant)
-    for noise_multiplier, rate, steps in history:
-        _check_release(noise_multiplier, rate, steps)
-    spent = [(sigma, q, steps) for sigma, q, steps in history if steps > 0]
-    if not spent:
+    gaussians, others = parted(history)
+    left = left_of(delta, others)
+    if not gaussians and not others:
         return 0.0
-    if any(sigma == 0 for sigma, _, _ in spent):
+    if left <= 0 or any(s == 0 for s, _, _ in gaussians) or math.isinf(plain_sum(others)):
         return math.inf
-    bound = _rdp(spent, delta)
-    if accountant == "rdp" or bound > _PRV_LIMIT:
-        return bound
-    return _prv(tuple(spent), delta, bound)
+    bound = _rdp(gaussians, others, left)
+    if accountant == "rdp" or not gaussians or bound > _PRV_LIMIT:
+        return bound if gaussians else _without_gaussians(others, left, bound)
+    if accountant == "pld":
+        return _pld(gaussians, others, left, bound)
+    return _prv(gaussians, others, left, bound)
 
 
 def calibrate(
@@ -108,7 +133,7 @@ def calibrate(
         delta: the probability outside the guarantee.
         rate: the probability with which a row is in a lot.
         steps: the number of lots.
-        accountant: `"prv"` or `"rdp"`, by which the budget is kept.
+        accountant: `"prv"`, `"pld"` or `"rdp"`, by which the budget is kept.
 
     Raises:
         ValueError: a number outside its range, or a budget that no noise keeps.
@@ -131,8 +156,8 @@ def calibrate(
         return lambda sigma: compose([(sigma, rate, steps)], delta=delta, accountant=kind)
 
     guess = rate * math.sqrt(2 * steps * math.log(1 / delta)) / epsilon
-    rough = _solve(spent_by("rdp"), epsilon, start=max(guess, 0.3))
-    return rough if accountant == "rdp" else _solve(spent_by("prv"), epsilon, start=rough)
+    sigma = solve(spent_by("rdp"), epsilon, start=max(guess, 0.3))
+    return sigma if accountant == "rdp" else solve(spent_by(accountant), epsilon, start=sigma)
 
 
 def check_epsilon(epsilon: float) -> None:
@@ -171,12 +196,12 @@ def check_accountant(accountant: str) -> None:
     """Refuses an accountant that does not exist.
 
     Raises:
-        ValueError: it is neither `"prv"` nor `"rdp"`.
+        ValueError: it is none of `"prv"`, `"pld"` and `"rdp"`.
     """
-    if accountant not in get_args(Accountant):
+    if accountant not in ACCOUNTANTS:
         raise ValueError(
-            f"There is no accountant {accountant!r}: use 'prv' (tight) or 'rdp' (classical). GDP "
-            "is an approximation and no guarantee, so it is not offered."
+            f"There is no accountant {accountant!r}: use 'prv' or 'pld' (tight), or 'rdp' "
+            "(classical). GDP is an approximation and no guarantee, so it is not offered."
         )
 
 
@@ -195,21 +220,43 @@ def _check_release(noise_multiplier: float, rate: float, steps: int) -> None:
         raise ValueError(f"steps is {steps}; a number of lots is not negative.")
 
 
-def _rdp(history: History, delta: float) -> float:
+def parted(history: History) -> tuple[Gaussians, tuple[Approximate, ...]]:
+    """The Gaussian releases and the others, checked, without those that made no step."""
+    others = tuple(m for m in history if isinstance(m, Approximate) and m.times > 0)
+    gaussians = [m for m in history if not isinstance(m, Approximate)]
+    for noise_multiplier, rate, steps in gaussians:
+        _check_release(noise_multiplier, rate, steps)
+    return tuple((sigma, q, steps) for sigma, q, steps in gaussians if steps > 0), others
+
+
+def _rdp(gaussians: Gaussians, others: Sequence[Approximate], delta: float) -> float:
     """Orders above 64 are tried only where they matter: at small epsilon."""
-    bound, order = _best_order(history, delta, _ORDERS)
-    if order == _ORDERS[-1]:
-        bound, _ = _best_order(history, delta, _ORDERS + _HIGH_ORDERS)
+    bound, order = _best_order(gaussians, others, delta, ORDERS)
+    if order == ORDERS[-1]:
+        bound, _ = _best_order(gaussians, others, delta, ORDERS + HIGH_ORDERS)
     return bound
 
 
-def _best_order(history: History, delta: float, orders: tuple[float, ...]) -> tuple[float, float]:
+def _best_order(
+    gaussians: Gaussians,
+    others: Sequence[Approximate],
+    delta: float,
+    orders: tuple[float, ...],
+) -> tuple[float, float]:
     from opacus.accountants.analysis import rdp
 
-    divergence = sum(steps * _divergence(sigma, q, orders) for sigma, q, steps in history)
-    with _any_order():
+    divergence = renyi_divergence(gaussians, others, orders)
+    with _quiet():
         bound, order = rdp.get_privacy_spent(orders=list(orders), rdp=divergence, delta=delta)
     return max(0.0, float(bound)), float(order)
+
+
+def renyi_divergence(
+    gaussians: Gaussians, others: Sequence[Approximate], orders: tuple[float, ...]
+) -> Any:
+    """The Renyi divergences of all together by order, failures apart: a numpy array."""
+    steps = sum(count * _divergence(sigma, q, orders) for sigma, q, count in gaussians)
+    return steps + sum(renyi(mechanism, orders) for mechanism in others)
 
 
 @functools.lru_cache(maxsize=128)
@@ -220,31 +267,99 @@ def _divergence(sigma: float, q: float, orders: tuple[float, ...]) -> Any:
     return rdp.compute_rdp(q=q, noise_multiplier=sigma, steps=1, orders=orders)
 
 
+def _without_gaussians(others: Sequence[Approximate], delta: float, bound: float) -> float:
+    """Exact but for rounding: the least of the Renyi bound, the plain sum, and the profile's."""
+    most = min(bound, plain_sum(others))
+    return least_epsilon(combined(_nothing, others), delta, most=most)
+
+
+def _nothing(epsilon: float) -> float:
+    """The profile of a release that tells nothing."""
+    return max(0.0, -math.expm1(min(epsilon, 0.0)))
+
+
 @functools.lru_cache(maxsize=1024)
-def _prv(history: tuple[tuple[float, float, int], ...], delta: float, guess: float) -> float:
-    """Opacus' upper bound, its numerical error held at 1 % of epsilon (0.01 from 1 to 10)."""
-    import numpy as np
+def _pld(
+    gaussians: Gaussians, others: tuple[Approximate, ...], delta: float, bound: float
+) -> float:
+    from privacy.losses import profile
+
+    curve = combined(profile(gaussians, delta, epsilon=bound), others)
+    return least_epsilon(curve, delta, most=bound)
+
+
+@functools.lru_cache(maxsize=1024)
+def _prv(
+    gaussians: Gaussians, others: tuple[Approximate, ...], delta: float, bound: float
+) -> float:
+    """Opacus' upper bound; the closed form of one Gaussian where no step is sampled."""
+    if all(q == 1 for _, q, _ in gaussians):
+        curve = combined(_gaussian(gaussians), others)
+        return least_epsilon(curve, delta, most=bound)
+    if not others:
+        return _opacus_prv(gaussians, delta, bound)
+    curve = combined(_opacus_profile(gaussians, delta, bound), others)
+    return least_epsilon(curve, delta, most=bound)
+
+
+def _gaussian(gaussians: Gaussians) -> Profile:
+    """The profile of Gaussian steps on all rows: one of mu^2 = sum 1 / sigma^2 (Balle & Wang)."""
+    from scipy.special import log_ndtr
+
+    mu = math.sqrt(sum(steps / sigma**2 for sigma, _, steps in gaussians))
+
+    def delta(epsilon: float) -> float:
+        a, b = log_ndtr(mu / 2 - epsilon / mu), epsilon + log_ndtr(-mu / 2 - epsilon / mu)
+        return float(-math.exp(a) * math.expm1(min(0.0, b - a)))
+
+    return delta
+
+
+def _opacus_prv(gaussians: Gaussians, delta: float, bound: float) -> float:
     from opacus.accountants import PRVAccountant
 
-    error = max(0.0005, min(0.01, 0.01 * guess), 0.001 * guess)
     accountant = PRVAccountant()
-    accountant.history = list(history)
-    # At rate 1 the loss has no lower end, which Opacus finds as log(1 - rate) = log 0 = -inf.
-    with _any_order(), np.errstate(divide="ignore"):
-        return max(0.0, float(accountant.get_epsilon(delta=delta, eps_error=error)))
+    accountant.history = list(gaussians)
+    with _quiet():
+        return max(0.0, float(accountant.get_epsilon(delta=delta, eps_error=_prv_error(bound))))
+
+
+def _opacus_profile(gaussians: Gaussians, delta: float, bound: float) -> Profile:
+    """delta(eps) <= estimate(eps - error) + error of delta (Gopi et al. 2021, Thm 5.5)."""
+    from opacus.accountants import PRVAccountant
+
+    accountant, error, tail = PRVAccountant(), _prv_error(bound), delta / 1000
+    accountant.history = list(gaussians)
+    with _quiet():
+        loss = accountant._get_dprv(eps_error=error, delta_error=tail)
+    return lambda epsilon: min(1.0, float(loss.compute_delta_estimate(epsilon - error)) + tail)
+
+
+def _prv_error(bound: float) -> float:
+    """The numerical error of epsilon: 1 %, and 0.01 from 1 to 10."""
+    return max(0.0005, min(0.01, 0.01 * bound), 0.001 * bound)
 
 
 @contextmanager
-def _any_order() -> Iterator[None]:
-    """Silences Opacus' remark that another order could be tighter: the bound holds at every one."""
-    with warnings.catch_warnings():
+def _quiet() -> Iterator[None]:
+    """Silences Opacus where it is right all the same.
+
+    Another order could be tighter, and the bound holds at every one; at rate 1 the loss has no
+    lower end, which it finds as log(1 - rate) = log 0.
+    """
+    import numpy as np
+
+    with warnings.catch_warnings(), np.errstate(divide="ignore"):
         warnings.filterwarnings("ignore", message="Optimal order is the", category=UserWarning)
         yield
 
 
-def _solve(spent: Callable[[float], float], target: float, *, start: float) -> float:
+def solve(spent: Callable[[float], float], target: float, *, start: float) -> float:
     """A sigma with 0.985 target <= spent(sigma) <= target, where `spent` falls with sigma."""
-    low, high = _bracket(spent, target, start)
+    first = spent(start)
+    if 0.985 * target <= first <= target:
+        return start
+    low, high = _bracket(spent, target, (start, first))
     for attempt in range(60):
         if high[1] >= 0.985 * target:
             break
@@ -257,9 +372,9 @@ def _solve(spent: Callable[[float], float], target: float, *, start: float) -> f
 Point = tuple[float, float]
 
 
-def _bracket(spent: Callable[[float], float], target: float, start: float) -> tuple[Point, Point]:
+def _bracket(spent: Callable[[float], float], target: float, first: Point) -> tuple[Point, Point]:
     """Two points (sigma, epsilon), the first above the target and the second not."""
-    low = high = (start, spent(start))
+    low = high = first
     factor = 1.15
     while high[1] > target:
         if high[0] > 1e7:

@@ -9,25 +9,30 @@ for the eyes of whoever holds the data: whether they fit the model's programs an
 whether the model already holds them.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 import pgm
-from pgm.batch import SEEN, Batch, chunks, rows_of
+from pgm.batch import SEEN, Batch, chunks, rows_of, take
 from pgm.check import BrokenModel
-from pgm.model import Model, arguments
+from pgm.model import Model
 from pgm.objectives import Objective
 from pgm.objectives import objective as default_objective
 from pgm.randomness import seeded
-from pgm.sites import Run
 from pgm.verb import prepare
-from privacy.gradients import PerRow, Route, RowGradients
+from privacy.draws import LotDraws, Tables
+from privacy.gradients import PerRow, Route
+from privacy.gradients.per_row import Terms
+from privacy.gradients.routes import as_computed
+from privacy.layout import SIZES, Axis, find_axis
+from privacy.synthetic import synthetic_rows
 
 _TOLERANCE = 1e-4
 """Largest relative difference of the two routes, in float32."""
@@ -40,7 +45,7 @@ class SelfCheck:
     Attributes:
         model: the name of the model's class.
         route: the route that per-row gradients will take.
-        reason: why it is not vmap; empty if it is.
+        reason: why it is not a faster one; empty if it is the fastest.
         problems: what stands in the way of a private fit, each with its remedy; empty if nothing.
     """
 
@@ -72,6 +77,7 @@ def check(
     rows: int | None = None,
     objective: Objective = default_objective,
     route: Route = "auto",
+    terms: Terms = "split",
 ) -> SelfCheck:
     """Looks for whatever would make a private fit of `model` wrong.
 
@@ -81,6 +87,7 @@ def check(
         rows: the declared number of rows; by default as many as came.
         objective: the loss by row.
         route: of the per-row gradients.
+        terms: whether public terms are to be split off.
 
     Returns:
         The report; `privacy.fit` calls it and raises `BrokenModel` if there are problems.
@@ -92,22 +99,28 @@ def check(
     Example:
         >>> from pgm.families.factor import PPCA
         >>> print(check(PPCA(3, 1), torch.zeros(8, 3)))
-        PPCA: per-row gradients by vmap
+        PPCA: per-row gradients by vmap (not ghost: layers without a rule, or none, use 'mean',
+        'loading', 'log_noise')
           can be fitted privately
     """
     batch = prepare(model, data)
     size = rows or rows_of(batch)
-    by_row = PerRow(model, size=size, objective=objective, route=route)
+    by_row = PerRow(model, size=size, objective=objective, route=route, terms=terms)
     with _as_it_was(model), seeded(0):
         pgm.check(model, batch).raise_if_broken()
         model.train()
         _check_support(model, batch, objective, size)
         made_up = synthetic_rows(model, batch, 3)
+        by_row.settle(made_up)
         problems = [
             *_held(model, batch),
             *_unreached(model, made_up, objective, size),
             *_changed_buffers(model, made_up, by_row),
-            *_wrong_gradients(model, made_up, by_row),
+            *_joined(made_up, by_row),
+            *_of_another_size(made_up, by_row),
+            *_wrong_gradients(made_up, by_row),
+            *_unbounded(made_up, by_row),
+            *_tainted(by_row),
         ]
     return SelfCheck(type(model).__name__, by_row.route, by_row.reason, tuple(problems))
 
@@ -129,42 +142,6 @@ def _as_it_was(model: Model) -> Iterator[None]:
             module._buffers[name] = buffer
             with torch.no_grad():
                 buffer.copy_(value)
-
-
-def synthetic_rows(model: Model, like: Batch, n: int) -> Batch:
-    """Rows drawn from the model, of the sites, shapes and dtypes of `like` and nothing else of it.
-
-    What the model does not draw (context, or sites of a program that cannot be run forwards) is
-    between 0 and 1, so that it may be a scale or a probability, or zero (false) for others. Where
-    `like` has missing cells, a third of the cells of every row but the first are missing.
-    """
-    made_up = {name: _noise(name, value, n) for name, value in like.items()}
-    with torch.no_grad():
-        try:
-            with Run() as joint:
-                model.model(n, **arguments(model, "model", made_up))
-        except (RuntimeError, ValueError, TypeError, NotImplementedError):
-            joint = Run()
-    for name, site in joint.sites.items():
-        if name in like and site.value.shape == made_up[name].shape:
-            made_up[name] = site.value.to(like[name].dtype)
-    for name in [name for name in like if name.endswith(SEEN)]:
-        made_up[name][0] = True
-        x = name.removesuffix(SEEN)
-        seen = made_up[name].reshape(
-            made_up[name].shape + (1,) * (like[x].dim() - like[name].dim())
-        )
-        made_up[x] = torch.where(seen, made_up[x], torch.zeros_like(made_up[x]))
-    return Batch(made_up)
-
-
-def _noise(name: str, like: Tensor, n: int) -> Tensor:
-    shape = (n, *like.shape[1:])
-    if like.dtype == torch.bool and name.endswith(SEEN):
-        return torch.rand(shape, device=like.device) < 2 / 3
-    if like.is_floating_point():
-        return torch.rand(shape, dtype=like.dtype, device=like.device)
-    return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
 def _check_support(model: Model, batch: Batch, objective: Objective, size: int) -> None:
@@ -209,19 +186,74 @@ def _changed_buffers(model: Model, made_up: Batch, by_row: PerRow) -> Iterator[s
             )
 
 
-def _wrong_gradients(model: Model, made_up: Batch, by_row: PerRow) -> Iterator[str]:
-    loop = PerRow(model, size=by_row.size, objective=by_row.objective, route="loop")
-    with seeded(1):
-        found = by_row(made_up)
-    with seeded(1):
-        reference = loop(made_up)
+def _joined(made_up: Batch, by_row: PerRow) -> Iterator[str]:
+    """Whether the loss of a row feels its neighbour."""
+    n, losses = rows_of(made_up), []
+    for rows in (made_up, Batch({k: torch.cat([v[-1:], v[1:]]) for k, v in made_up.items()})):
+        with seeded(1), torch.no_grad(), as_computed(), LotDraws(n, {}):
+            losses.append(by_row.objective(by_row.model, rows, size=by_row.size))
+    if losses[0].shape != (n,):
+        yield (
+            f"The objective gives shape {tuple(losses[0].shape)} for {n} rows, and must give one "
+            "number a row: leave the mean or sum over rows to the fit."
+        )
+    elif not torch.allclose(losses[0][1:], losses[1][1:], rtol=1e-4, atol=1e-4, equal_nan=True):
+        yield (
+            "Changing the first row changes the loss of the others: the objective joins rows (a "
+            "mean over the lot, a batch statistic). Compute each row's loss from that row alone."
+        )
+
+
+def _of_another_size(made_up: Batch, by_row: PerRow) -> Iterator[str]:
+    """Whether a row's loss depends on how many others there are; seen where no draw is shared."""
+    axes, tables = _axes_of_draws(made_up, by_row), dict[Any, Tensor]()
+    if axes is None or by_row.public:
+        return  # the loop leaves public terms out
+    alone = _loop(by_row)(made_up, tables=tables).losses
+    with torch.no_grad(), as_computed(), LotDraws(rows_of(made_up), tables, lambda k, _: axes[k]):
+        together = by_row.objective(by_row.model, made_up, size=by_row.size)
+    if together.shape == alone.shape and not torch.allclose(together, alone, rtol=1e-3, atol=1e-3):
+        yield (
+            "A row among others has another loss than alone, with the same draws: the loss depends "
+            "on the size of the lot (a plate with subsample=, a division by the number of rows). "
+            "Compute each row's loss from that row alone, and what is shared as one part in `size`."
+        )
+
+
+def _axes_of_draws(made_up: Batch, by_row: PerRow) -> tuple[Axis, ...] | None:
+    """Where the rows are in each draw; None if a draw is shared, or copies rows."""
+    shapes = []
+    for n in SIZES:
+        with seeded(1), torch.no_grad(), as_computed(), LotDraws(n, {}) as draws:
+            by_row.objective(by_row.model, take(made_up, slice(n)), size=by_row.size)
+        shapes.append(draws.shapes)
+    if len(shapes[0]) != len(shapes[1]):
+        return None
+    found = [find_axis(*pair) for pair in zip(*shapes, strict=True)]
+    axes = tuple(axis for axis in found if axis is not None and axis.times == 1)
+    return axes if len(axes) == len(found) else None
+
+
+def _loop(by_row: PerRow) -> PerRow:
+    """The reference for it."""
+    options: dict[str, Any] = {"size": by_row.size, "objective": by_row.objective}
+    return PerRow(by_row.model, route="loop", terms=by_row.terms, **options)
+
+
+def _wrong_gradients(made_up: Batch, by_row: PerRow) -> Iterator[str]:
+    loop = _loop(by_row)
+    tables: Tables = {}
+    reference, found = loop(made_up, tables=tables), by_row(made_up, tables=tables)
     if not bool(reference.finite.all()):
         yield (
             "The gradient of a row drawn from the model itself is not finite, and such rows count "
             "as zero: nothing would be learned from them. Bound scales away from zero, or "
             "standardise with constants known beforehand."
         )
-    if by_row.route == "vmap" and (off := _difference(found, reference)) > _TOLERANCE:
+    clip = _clip(by_row, made_up)
+    sums = [rows.clipped(made_up, clip, tables=tables).gradients for rows in (by_row, loop)]
+    off = max(_difference(found.gradients, reference.gradients), _difference(*sums))
+    if by_row.route != "loop" and off > _TOLERANCE:
         yield (
             f"All rows at once and one row after the other differ by {off:.1e} in relative terms: "
             "the program keeps something from row to row, or computes from a copy of its "
@@ -229,12 +261,63 @@ def _wrong_gradients(model: Model, made_up: Batch, by_row: PerRow) -> Iterator[s
         )
 
 
-def _difference(found: RowGradients, reference: RowGradients) -> float:
+def _unbounded(made_up: Batch, by_row: PerRow) -> Iterator[str]:
+    """Whether adding one row moves the clipped sum by C at most, whatever the row is."""
+    rows, clip, n = copy.copy(by_row), _clip(by_row, made_up), rows_of(made_up)
+    for kind, added in _added(made_up):
+        tables: Tables = {}
+        more = Batch({name: torch.cat([x, added[name]]) for name, x in made_up.items()})
+        try:
+            there = rows.clipped(more, clip, tables=tables).gradients
+            fewer = {(k[0], k[1], Size((n, *k[2][1:])), *k[3:]): t[:n] for k, t in tables.items()}
+            here = rows.clipped(made_up, clip, tables=fewer).gradients
+        except (RuntimeError, ValueError, IndexError):
+            continue  # no row of this model: its support was checked
+        moved = _norm({name: there[name] - g for name, g in here.items()})
+        if not moved <= clip * (1 + _TOLERANCE):
+            yield (
+                f"Adding {kind} moves the sum of clipped gradients by {moved:.3g}, and the noise "
+                f"covers {clip:.3g}: the gradient of one row depends on another. Compute each "
+                "row's loss from that row alone."
+            )
+
+
+def _added(made_up: Batch) -> Iterator[tuple[str, Batch]]:
+    """Rows to add: the first one again, and what its numbers may turn out to be."""
+    first = take(made_up, slice(0, 1))
+    numbers = {k: x for k, x in first.items() if x.is_floating_point()}
+    yield "a row a second time", first
+    yield "a row of the opposite sign", Batch(first | {k: -x for k, x in numbers.items()})
+    for value in (0.0, 1e6, torch.nan, torch.inf):
+        filled = {k: torch.full_like(x, value) for k, x in numbers.items()}
+        yield f"a row of numbers {value:g}", Batch(first | filled)
+
+
+def _clip(by_row: PerRow, made_up: Batch) -> float:
+    """A norm to which some of these rows are clipped, so that a check sees clipping at work."""
+    norms = by_row.clipped(made_up, 1.0).norms
+    return 0.5 * float(norms.median()) or 1.0
+
+
+def _tainted(by_row: PerRow) -> Iterator[str]:
+    if by_row.tainted is None:
+        return
+    yield (
+        "What stands outside `rows`, or is marked as public by the objective, is taken as public, "
+        f"but {by_row.tainted} changes with the rows. Let the guide of shared sites, and whatever "
+        "the objective marks as public, look at no row; or pass terms='joint', which clips it "
+        "with each row's gradient."
+    )
+
+
+def _difference(found: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
     """||a - b|| / ||b|| over all parameters and rows."""
-    pairs = [(found.gradients[name], g) for name, g in reference.gradients.items()]
-    off = sum(float((a - b).square().sum()) for a, b in pairs)
-    scale = sum(float(b.square().sum()) for _, b in pairs)
-    return (off / scale) ** 0.5 if scale else off**0.5
+    off = _norm({name: found[name] - g for name, g in reference.items()})
+    return off / (_norm(reference) or 1.0)
+
+
+def _norm(tensors: Mapping[str, Tensor]) -> float:
+    return sum(float(x.double().square().sum()) for x in tensors.values()) ** 0.5
 
 
 def _held(model: Model, batch: Batch) -> Iterator[str]:

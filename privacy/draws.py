@@ -23,12 +23,59 @@ from torch.overrides import TorchFunctionMode
 
 import pgm.noise
 from pgm.noise import draws as standard
+from privacy.layout import Axis
 
 Standard = Callable[[Size, Tensor], Tensor]
 Tables = dict[tuple[Any, ...], Tensor]
+Axes = Callable[[int, tuple[int, ...]], Axis]
 
 
-class RowDraws(TorchFunctionMode):
+class Draws(TorchFunctionMode):
+    """Replaces random functions by their rules; hands them noise call by call.
+
+    Args:
+        n: the number of rows.
+        tables: what was drawn so far; it is filled as calls are made.
+    """
+
+    def __init__(self, n: int, tables: Tables) -> None:
+        super().__init__()
+        self.n, self.tables, self.calls = n, tables, 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Replaces a random function by its rule; lets every other function pass."""
+        if func in RULES:
+            return RULES[func](self, *args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def noise(self, kind: Standard, shape: Iterable[int], like: Tensor) -> Tensor:
+        """Standard noise for the call at hand, in the dtype of `like`."""
+        raise NotImplementedError
+
+    def blank(self, shape: Iterable[int], like: Tensor) -> Tensor:
+        """Memory that may be written to."""
+        raise NotImplementedError
+
+    def table(self, kind: Standard, shape: Iterable[int], like: Tensor) -> Tensor:
+        """The noise of all rows for the call at hand; `shape` is that of one row."""
+        full = Size((self.n, *shape))
+        key = (self.calls, kind, full, like.dtype, like.device)
+        self.calls += 1
+        if key not in self.tables:
+            with outside_vmap():
+                like = torch.empty((), dtype=like.dtype, device=like.device)
+                self.tables[key] = kind(full, like)
+        return self.tables[key]
+
+    def sample(self, fn: Distribution) -> Tensor:
+        """A draw through the noise form of `fn`, whose own draws come from the tables."""
+        with self:
+            return pgm.noise.sample(fn)
+
+
+class RowDraws(Draws):
     """Hands one row its noise, call by call.
 
     Args:
@@ -48,37 +95,49 @@ class RowDraws(TorchFunctionMode):
     """
 
     def __init__(self, n: int, row: Tensor, tables: Tables) -> None:
-        super().__init__()
-        self.n, self.row, self.tables, self.calls = n, row, tables, 0
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Replaces a random function by its rule; lets every other function pass."""
-        if func in RULES:
-            return RULES[func](self, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        super().__init__(n, tables)
+        self.row = row
 
     def noise(self, kind: Standard, shape: Iterable[int], like: Tensor) -> Tensor:
         """This row's standard noise for the call at hand, in the dtype of `like`."""
-        full = Size((self.n, *shape))
-        key = (self.calls, kind, full, like.dtype, like.device)
-        self.calls += 1
-        if key not in self.tables:
-            with outside_vmap():
-                like = torch.empty((), dtype=like.dtype, device=like.device)
-                self.tables[key] = kind(full, like)
-        table = self.tables[key]
+        table = self.table(kind, shape, like)
         return table.index_select(0, self.row.to(table.device))[0]
 
     def blank(self, shape: Iterable[int], like: Tensor) -> Tensor:
         """Memory of this row's own, which it may write to under vmap too."""
         return (self.row[0] * 0).to(like.dtype).expand(Size(shape)).clone()
 
-    def sample(self, fn: Distribution) -> Tensor:
-        """A draw through the noise form of `fn`, whose own draws come from the tables."""
-        with self:
-            return pgm.noise.sample(fn)
+
+class LotDraws(Draws):
+    """Hands all rows at once the noise that `RowDraws` would hand them one by one.
+
+    Args:
+        n: the number of rows.
+        tables: what was drawn so far; it is filled as calls are made.
+        axes: the number and the shape of a call -> where its rows are; by default nothing is known,
+            and every call draws afresh.
+
+    Attributes:
+        shapes: of the calls made.
+    """
+
+    def __init__(self, n: int, tables: Tables, axes: Axes | None = None) -> None:
+        super().__init__(n, tables)
+        self.axes, self.shapes = axes, list[tuple[int, ...]]()
+
+    def noise(self, kind: Standard, shape: Iterable[int], like: Tensor) -> Tensor:
+        """All rows' standard noise for the call at hand, in its shape."""
+        shape, number = tuple(shape), self.calls
+        self.shapes.append(shape)
+        if self.axes is None:
+            self.calls += 1
+            return kind(Size(shape), like)
+        axis = self.axes(number, shape)
+        return axis.in_place(self.table(kind, axis.of_one_row(shape), like))
+
+    def blank(self, shape: Iterable[int], like: Tensor) -> Tensor:
+        """Fresh memory, zeros."""
+        return torch.zeros(Size(shape), dtype=like.dtype, device=like.device)
 
 
 Rule = Callable[..., Tensor]
@@ -103,7 +162,7 @@ def fill(function: Any, value: Rule) -> None:
     """
 
     @rule(function)
-    def filled(draws: RowDraws, x: Tensor, *args: Any, **options: Any) -> Tensor:
+    def filled(draws: Draws, x: Tensor, *args: Any, **options: Any) -> Tensor:
         options.pop("generator", None)
         if "from" in options:
             options["low"] = options.pop("from")
@@ -111,7 +170,7 @@ def fill(function: Any, value: Rule) -> None:
 
 
 @rule(torch.normal)
-def normal(draws: RowDraws, mean: Any, std: Any = 1.0, size: Any = None, **options: Any) -> Tensor:
+def normal(draws: Draws, mean: Any, std: Any = 1.0, size: Any = None, **options: Any) -> Tensor:
     """Mean + std u."""
     tensors = [value for value in (mean, std) if isinstance(value, Tensor)]
     like = tensors[0] if tensors else _like(options)
@@ -120,32 +179,32 @@ def normal(draws: RowDraws, mean: Any, std: Any = 1.0, size: Any = None, **optio
 
 
 @rule(torch.randn)
-def randn(draws: RowDraws, *size: Any, **options: Any) -> Tensor:
+def randn(draws: Draws, *size: Any, **options: Any) -> Tensor:
     """U ~ N(0, 1)."""
     return draws.noise(standard.normal, _shape(size, options), _like(options))
 
 
 @rule(torch.rand)
-def rand(draws: RowDraws, *size: Any, **options: Any) -> Tensor:
+def rand(draws: Draws, *size: Any, **options: Any) -> Tensor:
     """U ~ U(0, 1)."""
     return draws.noise(standard.uniform, _shape(size, options), _like(options))
 
 
 @rule(torch.randn_like)
-def randn_like(draws: RowDraws, x: Tensor, **options: Any) -> Tensor:
+def randn_like(draws: Draws, x: Tensor, **options: Any) -> Tensor:
     """U ~ N(0, 1)."""
     return draws.noise(standard.normal, x.shape, _like(options, x))
 
 
 @rule(torch.rand_like)
-def rand_like(draws: RowDraws, x: Tensor, **options: Any) -> Tensor:
+def rand_like(draws: Draws, x: Tensor, **options: Any) -> Tensor:
     """U ~ U(0, 1)."""
     return draws.noise(standard.uniform, x.shape, _like(options, x))
 
 
 @rule(torch.randint)
 def randint(
-    draws: RowDraws, *args: Any, low: int = 0, high: Any = None, size: Any = None, **options: Any
+    draws: Draws, *args: Any, low: int = 0, high: Any = None, size: Any = None, **options: Any
 ) -> Tensor:
     """Low + floor((high - low) u)."""
     given = list(args)
@@ -157,20 +216,20 @@ def randint(
 
 
 @rule(torch.randperm)
-def randperm(draws: RowDraws, m: int, **options: Any) -> Tensor:
+def randperm(draws: Draws, m: int, **options: Any) -> Tensor:
     """The order of m uniform numbers."""
     return draws.noise(standard.uniform, (m,), _double(options)).argsort()
 
 
 @rule(torch.bernoulli, Tensor.bernoulli)
-def bernoulli(draws: RowDraws, p: Tensor, **_: Any) -> Tensor:
+def bernoulli(draws: Draws, p: Tensor, **_: Any) -> Tensor:
     """1 if u < p."""
     return (draws.noise(standard.uniform, p.shape, p) < p).to(p.dtype)
 
 
 @rule(torch.multinomial, Tensor.multinomial)
 def multinomial(
-    draws: RowDraws, p: Tensor, num_samples: int, *args: Any, replacement: Any = False, **_: Any
+    draws: Draws, p: Tensor, num_samples: int, *args: Any, replacement: Any = False, **_: Any
 ) -> Tensor:
     """The largest of log p + Gumbel; without replacement, the `num_samples` largest.
 
@@ -186,26 +245,26 @@ def multinomial(
 
 
 @rule(torch.poisson)
-def poisson(draws: RowDraws, rate: Tensor, **_: Any) -> Tensor:
+def poisson(draws: Draws, rate: Tensor, **_: Any) -> Tensor:
     """By the noise form of the Poisson distribution, as the next two by theirs."""
     return draws.sample(dist.Poisson(rate, validate_args=False))
 
 
 @rule(torch.binomial)
-def binomial(draws: RowDraws, count: Tensor, prob: Tensor, **_: Any) -> Tensor:
+def binomial(draws: Draws, count: Tensor, prob: Tensor, **_: Any) -> Tensor:
     """By its noise form."""
     return draws.sample(dist.Binomial(count, prob, validate_args=False))
 
 
 @rule(torch._standard_gamma)
-def standard_gamma(draws: RowDraws, concentration: Tensor, **_: Any) -> Tensor:
+def standard_gamma(draws: Draws, concentration: Tensor, **_: Any) -> Tensor:
     """By its noise form, with implicit gradients."""
     rate = torch.ones_like(concentration)
     return draws.sample(dist.Gamma(concentration, rate, validate_args=False))
 
 
 @rule(F.dropout, torch.dropout)
-def dropout(draws: RowDraws, x: Tensor, *args: Any, **options: Any) -> Tensor:
+def dropout(draws: Draws, x: Tensor, *args: Any, **options: Any) -> Tensor:
     """X / (1 - p) where u >= p, 0 elsewhere."""
     given = dict(zip(("p", "training", "inplace"), args, strict=False)) | options
     p = given.get("p", 0.5)
@@ -216,25 +275,25 @@ def dropout(draws: RowDraws, x: Tensor, *args: Any, **options: Any) -> Tensor:
 
 
 @rule(torch.empty)
-def empty(draws: RowDraws, *size: Any, **options: Any) -> Tensor:
+def empty(draws: Draws, *size: Any, **options: Any) -> Tensor:
     """Memory of this row's own, as the next three."""
     return draws.blank(_shape(size, options), _like(options))
 
 
 @rule(torch.empty_like)
-def empty_like(draws: RowDraws, x: Tensor, **options: Any) -> Tensor:
+def empty_like(draws: Draws, x: Tensor, **options: Any) -> Tensor:
     """In the shape of x."""
     return draws.blank(x.shape, _like(options, x))
 
 
 @rule(Tensor.new_empty)
-def new_empty(draws: RowDraws, x: Tensor, *size: Any, **options: Any) -> Tensor:
+def new_empty(draws: Draws, x: Tensor, *size: Any, **options: Any) -> Tensor:
     """In the dtype of x."""
     return draws.blank(_shape(size, options), _like(options, x))
 
 
 @rule(Tensor.new)
-def new(draws: RowDraws, x: Tensor, *size: Any, **options: Any) -> Tensor:
+def new(draws: Draws, x: Tensor, *size: Any, **options: Any) -> Tensor:
     """The old spelling of `new_empty`, or a tensor of the data that came."""
     if all(isinstance(part, int | Size) for part in size):
         return new_empty(draws, x, *size)

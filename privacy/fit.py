@@ -7,72 +7,49 @@ uses besides the rows (their number, rate, steps, divisor) is declared and publi
 
 import inspect
 import math
+import os
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from pgm.batch import Batch, rows_of
-from pgm.history import Fit, Step
+from pgm.checkpoint import read, write
+from pgm.history import Step
 from pgm.learner import MakeOptimiser, Schedule
 from pgm.loop import NonFiniteLoss, Training
 from pgm.model import Model
 from pgm.objectives import Objective
 from pgm.objectives import objective as default_objective
+from pgm.programs import FromPyro
+from pgm.randomness import Stream, seeded
 from pgm.schema import Schema
 from pgm.verb import prepare
-from privacy.accounting import Accountant, calibrate, check_accountant, check_delta, check_epsilon
+from privacy.accounting import Accountant, check_delta
 from privacy.batches import PoissonLots, derive
+from privacy.budget import Budget
+from privacy.checkpoints import Position, content, taken_up
 from privacy.compatibility import check
 from privacy.gradients import PerRow, Route
+from privacy.gradients.per_row import Terms
 from privacy.learner import PrivateLearner
 from privacy.ledger import Ledger, Release
+from privacy.options import (
+    check_options,
+    goal,
+    in_memory,
+    noise_multiplier,
+    public_rows,
+    refuse,
+    refuse_old_noise,
+    sampling_rate,
+)
+from privacy.record import Hidden, PrivateFit
 from privacy.report import PrivacyReport, statement
-
-
-@dataclass(frozen=True)
-class PrivateFit(Fit):
-    """The record of a private fit; the model it trained is changed in place.
-
-    Attributes:
-        report: the terms of the guarantee, and what it does not cover.
-        ledger: all releases about these rows, this one included.
-    """
-
-    report: PrivacyReport
-    ledger: Ledger
-
-    @property
-    def epsilon(self) -> float:
-        """What this run spent, by the accountant that kept the budget."""
-        return self.report.epsilon
-
-    @property
-    def delta(self) -> float:
-        """The probability outside the guarantee."""
-        return self.report.delta
-
-    @property
-    def loss(self) -> float:
-        """Mean loss over the last tenth of the updates, in nats a row; not covered by epsilon.
-
-        Empty lots have no loss and are left out.
-        """
-        tail = self.steps[-max(1, len(self.steps) // 10) :]
-        known = [step.loss for step in tail if math.isfinite(step.loss)]
-        return sum(known) / len(known) if known else math.nan
-
-    def __str__(self) -> str:
-        return (
-            f"{type(self.model).__name__}: {len(self.steps)} private steps in "
-            f"{self.seconds:.1f} s, loss {self.loss:.3f} nats a row (not covered by epsilon: do "
-            "not publish)\n"
-            f"{self.report}"
-        )
+from privacy.synthetic import synthetic_rows
 
 
 def fit(model: Model, data: Any, *, progress: bool | None = None, **options: Any) -> PrivateFit:
@@ -85,8 +62,8 @@ def fit(model: Model, data: Any, *, progress: bool | None = None, **options: Any
         **options: those of `PrivateTraining`: epsilon, delta, steps, expected_batch_size, ...
 
     Returns:
-        The record: the steps with loss and epsilon spent, the report, the ledger. `model.note` says
-        what may be said of the model.
+        The record: the steps with the epsilon spent, the report, the ledger. `model.note` says what
+        may be said of the model. The losses, which no epsilon covers, are kept behind `reveal()`.
 
     Example:
         >>> from pgm.families.factor import PPCA
@@ -106,10 +83,9 @@ def fit(model: Model, data: Any, *, progress: bool | None = None, **options: Any
         for step in run:
             steps.append(step)
             bar.update(step.step - bar.n)
-            spent = step.metrics["epsilon"]
-            bar.set_postfix(epsilon=f"{spent:.2f}", loss=f"{step.loss:.3f}", refresh=False)
+            bar.set_postfix(epsilon=f"{step.metrics['epsilon']:.2f}", refresh=False)
     seconds = time.perf_counter() - start
-    return PrivateFit(model, tuple(steps), seconds, len(steps), run.report, run.ledger)
+    return PrivateFit(model, tuple(steps), seconds, run.step, run.report, run.ledger, run.hidden)
 
 
 class PrivateTraining(Training):
@@ -118,8 +94,8 @@ class PrivateTraining(Training):
     Args:
         model: changed in place, and moved to `device`.
         data: rows in memory, in any form.
-        epsilon: the budget of this run.
-        delta: the probability outside the guarantee; below 1 / rows.
+        epsilon: of this run; with a `budget`, what is left of it unless given.
+        delta: the probability outside the guarantee; below 1 / rows; by default the budget's.
         steps: the number of noisy steps.
         expected_batch_size: rows in a lot on average (256, or all rows if there are fewer).
         rate: the probability with which a row is in a lot, instead of `expected_batch_size`.
@@ -127,6 +103,7 @@ class PrivateTraining(Training):
         rows: the declared, public number of rows; by default the number that came, which is then
             declared public by that.
         ledger: of these rows; by default a new one, which knows nothing of earlier releases.
+        budget: of these rows, instead of their ledger: a run that would exceed it is refused.
         accountant: "prv" (tight) or "rdp", by which the budget is kept.
         objective: the loss by row; by default the verb `pgm.objective`.
         learning_rate: step size of the optimiser.
@@ -134,17 +111,24 @@ class PrivateTraining(Training):
         schedule: "constant", "cosine", or a maker of a torch LRScheduler.
         ema: decay of an average of the private weights, which is then what is kept.
         route: of the gradients by row (see `privacy.per_row_gradients`).
+        terms: "split": what no row enters, such as the prior of a shared site, has its exact
+            gradient added after the noise; "joint": each row's gradient carries its share.
         seed: of lots, draws and noise. It undoes the privacy for whoever knows it: by default it
             comes from the system's entropy and is forgotten.
         schema: how a data frame is read.
         device: by default the GPU where there is one.
         dtype: of parameters and data; by default the parameters'.
+        checkpoint: a file to write to, and to resume from where it exists, with new noise (see
+            `privacy.checkpoints`).
+        checkpoint_every: updates between checkpoints; as many may be lost when a run is killed.
         **refused: options of `pgm.fit` that a private fit cannot honour are explained.
 
     Attributes:
         ledger: with the steps made so far.
+        hidden: the losses so far, behind `reveal()`.
 
     Raises:
+        BudgetExceeded: the budget does not allow it.
         BrokenModel: the model breaks the contract, or cannot be fitted privately.
         ValueError: an option outside its range, or one that would spend what nobody counts.
         TypeError: an option that does not exist.
@@ -155,14 +139,15 @@ class PrivateTraining(Training):
         model: Model,
         data: Any,
         *,
-        epsilon: float,
-        delta: float,
+        epsilon: float | None = None,
+        delta: float | None = None,
         steps: int = 1000,
         expected_batch_size: float | None = None,
         rate: float | None = None,
         clip: float = 1.0,
         rows: int | None = None,
         ledger: Ledger | None = None,
+        budget: Budget | None = None,
         accountant: Accountant = "prv",
         objective: Objective = default_objective,
         learning_rate: float = 1e-3,
@@ -170,31 +155,42 @@ class PrivateTraining(Training):
         schedule: Schedule = "constant",
         ema: float | None = None,
         route: Route = "auto",
+        terms: Terms = "split",
         seed: int | None = None,
         schema: Schema | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 200,
         **refused: Any,
     ) -> None:
-        _refuse(refused)
-        _check_options(epsilon, delta, accountant, steps, clip, learning_rate)
+        refuse(refused, [*inspect.signature(PrivateTraining).parameters][2:-1])
+        delta, given = goal(epsilon, delta, ledger, budget)
+        check_options(delta, accountant, steps, clip, learning_rate)
         if schema is not None:
             model.schema = schema
         model.to(device=device or _best_device(model), dtype=dtype)
-        batch = prepare(model, _in_memory(model, data))
-        declared, rows = rows is not None, _public_rows(rows, rows_of(batch))
+        batch = prepare(model, in_memory(model, data))
+        declared, rows = rows is not None, public_rows(rows, rows_of(batch))
         check_delta(delta, rows=rows)
-        rate = _rate(rate, expected_batch_size, rows)
-        check(model, batch, rows=rows, objective=objective, route=route).raise_if_broken()
-        sigma = calibrate(epsilon, delta=delta, rate=rate, steps=steps, accountant=accountant)
-        secret = secrets.randbits(63) if seed is None else seed
-        what, run = f"fit of {type(model).__name__}", f"{derive(secret, 'run'):016x}"
-        self.release = Release(what, run, sigma, rate, steps, clip, rows, delta)
-        self.ledger = Ledger() if ledger is None else ledger
-        _refuse_old_noise(self.release, self.ledger)
-        self.accountant, self.terms = accountant, (epsilon, seed is not None, declared)
-        self.by_row = PerRow(model, size=rows, objective=objective, route=route)
-        self.earlier = model.note if ledger is None else None
+        rate = sampling_rate(rate, expected_batch_size, rows)
+        _make_parameters(model, batch, objective, rows)
+        check(
+            model, batch, rows=rows, objective=objective, route=route, terms=terms
+        ).raise_if_broken()
+        secret = _fresh() if seed is None else seed
+        self.accountant, self.budget, self.hidden = accountant, budget, Hidden()
+        self.terms = (epsilon, seed is not None, declared)
+        self.earlier = model.note if given is None else None
+        self._plan(
+            Release(
+                f"fit of {type(model).__name__}", _name(secret), 0.0, rate, steps, clip, rows, delta
+            ),
+            given,
+            checkpoint,
+        )
+        self.by_row = PerRow(model, size=rows, objective=objective, route=route, terms=terms)
+        self.by_row.settle(batch)
         super().__init__(
             model,
             batch,
@@ -202,6 +198,8 @@ class PrivateTraining(Training):
             steps=steps,
             seed=derive(secret, "draws"),
             device=model.device,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
             source=PoissonLots(model, batch, rate=rate, rows=rows, seed=derive(secret, "lots")),
             learner=lambda model, source, total: PrivateLearner(
                 model,
@@ -217,36 +215,130 @@ class PrivateTraining(Training):
             ),
         )
 
+    def _plan(self, release: Release, ledger: Ledger | None, checkpoint: Any) -> None:
+        """Chooses the noise, and refuses what the ledger or the budget does not allow."""
+        asked = self.terms[0]
+        found, known = taken_up(checkpoint, ledger)
+        self.ledger = Ledger() if known is None else known
+        self.start, self.lost, self.sure, self.begun = 0, 0, True, False
+        if found is not None:
+            if not found.matches(release, release.steps, asked):
+                raise ValueError(
+                    f"{checkpoint} holds another run ({found.release}, epsilon {found.asked}) than "
+                    f"this one ({release}, epsilon {asked}): resuming would mix them. Give this "
+                    "run a file of its own."
+                )
+            self.release = replace(found.release, steps=release.steps)
+            return
+        sigma = noise_multiplier(
+            asked, release.delta, release.rate, release.steps, self.accountant, self.budget
+        )
+        self.release = replace(release, noise_multiplier=sigma)
+        refuse_old_noise(self.release, self.ledger)
+        if self.budget is not None:
+            self.budget.check([*self.ledger.committed, self.release])
+
     def __iter__(self) -> Iterator[Step]:
         """Makes the steps; after each the model says what was spent on it."""
         try:
             for step in super().__iter__():
-                self.model.note = self._note("rdp")
+                self.model.note = _note(self, "rdp")
                 yield step
-        except (Exception, KeyboardInterrupt):
-            self.model.note = self._note("rdp")
+        except GeneratorExit:
+            self._save(sure=True)
             raise
-        self.model.note = self._note(self.accountant)
+        except (Exception, KeyboardInterrupt):
+            self.model.note = _note(self, "rdp")
+            raise
+        finally:
+            self.ledger.end(self.release.run)
+            self._count_lost()
+        self.model.note = _note(self, self.accountant)
+
+    def _resume(self) -> None:
+        """Takes up the run of the checkpoint, if there is one, and enters what is to be made."""
+        found, _ = taken_up(self.checkpoint, self.ledger)
+        if found is not None:
+            self._take_up(found.settled(self.ledger))
+        elif not self.begun:
+            refuse_old_noise(self.release, self.ledger)
+        self.begun = True
+        left = replace(self.release, steps=self.total - self.step)
+        if left.steps > 0 and self.budget is not None:
+            self.budget.begin(left)
+        elif left.steps > 0:
+            self.ledger.begin(left)
+        self._save(sure=left.steps == 0)
+
+    def _count_lost(self) -> None:
+        """A step that was broken off after its noise was drawn is spent, and not made again."""
+        made = sum(r.steps for r in self.ledger.releases if r.run == self.release.run)
+        lost = max(0, made - (self.step - self.start))
+        self.start -= lost
+        self.lost += lost
+        self.total -= lost
+
+    def _take_up(self, position: Position) -> None:
+        """Goes on from a checkpoint, with noise, lots and draws that were never used."""
+        assert self.checkpoint is not None
+        state, secret = read(self.checkpoint), _fresh()
+        self.model.load_state_dict(state["model"])
+        self.learner.load_state_dict(state["learner"])
+        self.step, self.start, self.lost = position.step, position.start, position.lost
+        self.total = position.end
+        self.release = replace(position.release, run=_name(secret))
+        assert isinstance(self.learner, PrivateLearner) and isinstance(self.source, PoissonLots)
+        self.learner.renew(self.release, seed=derive(secret, "noise"), made=self.step + self.lost)
+        self.source.seed = derive(secret, "lots")
+        self.stream = Stream(derive(secret, "draws"))
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds: see `privacy.checkpoints`."""
+        asked, _, _ = self.terms
+        position = Position(
+            self.release,
+            planned=self.total + self.lost,
+            asked=asked,
+            start=self.start,
+            step=self.step,
+            lost=self.lost,
+            sure=self.sure or self.step == self.total,
+            every=self.checkpoint_every,
+        )
+        learned = {"model": self.model.state_dict(), "learner": self.learner.state_dict()}
+        return content(position, self.ledger) | learned
+
+    def _save(self, *, sure: bool) -> None:
+        """Writes the checkpoint; `sure` if no step follows it."""
+        if self.checkpoint is not None:
+            self.sure = sure
+            write(self.checkpoint, self._state())
+            self.sure = False
+
+    def _advance(self, batch: Batch, epoch: int) -> Step:
+        """One step, whose loss is kept to ourselves."""
+        step = super()._advance(batch, epoch)
+        self.hidden.losses.append(step.loss)
+        return replace(step, loss=math.nan)
 
     @property
     def report(self) -> PrivacyReport:
         """The terms of the steps made so far."""
         asked, seeded, declared = self.terms
         return PrivacyReport(
-            replace(self.release, steps=self.step),
+            replace(self.release, steps=self.step + self.lost),
             asked=asked,
             accountant=self.accountant,
             route=self.by_row.route,
             reason=self.by_row.reason,
+            shared=_shared(self.by_row),
             seeded=seeded,
             declared=declared,
+            lost=self.lost,
+            revealed=tuple(self.hidden.revealed),
+            seal=self.ledger.head,
+            together=self.ledger.releases,
         )
-
-    def _note(self, accountant: Accountant) -> str:
-        delta, releases = self.release.delta, self.ledger.releases
-        spent = self.ledger.epsilon(delta, accountant=accountant)
-        note = statement(spent, delta, accountant, len(releases))
-        return note if self.earlier is None else f"{note} Before that: {self.earlier}"
 
     def _check(self) -> None:
         """Done already, on all rows; a lot may be empty."""
@@ -262,101 +354,41 @@ class PrivateTraining(Training):
                 )
 
 
-_REFUSED = {
-    "batch_size": "lots are Poisson-sampled, so their size varies. Pass expected_batch_size= or "
-    "rate=",
-    "epochs": "pass steps=; epochs / rate steps look at each row `epochs` times on average",
-    "validation": "choosing weights by a held-out loss releases that loss, which nobody counts. "
-    "Evaluate afterwards, on rows that need no protection",
-    "patience": "stopping by a held-out loss releases it, and nobody counts that. Pass steps=",
-    "evaluate_every": "there is no held-out loss in a private fit",
-    "checkpoint": "a run taken up again would use the noise of the first a second time, so that it "
-    "could be subtracted. Run it in one go, and pgm.save the model when it is done",
-    "checkpoint_every": "private runs are not resumed, so there is no checkpoint",
-    "source": "the guarantee is that of Poisson sampling and of no other source",
-    "learner": "the guarantee is that of the update rule of this package",
-    "size": "pass rows=, the declared number of rows",
-    "noise_multiplier": "the noise follows from epsilon, delta, rate and steps; see "
-    "privacy.epsilon for what a given noise spends",
-}
+def _note(run: PrivateTraining, accountant: Accountant) -> str:
+    """What may be said of the model now."""
+    delta, releases = run.release.delta, run.ledger.releases
+    spent = run.ledger.epsilon(delta, accountant=accountant)
+    note = statement(spent, delta, accountant, len(releases))
+    return note if run.earlier is None else f"{note} Before that: {run.earlier}"
 
 
-def _refuse(options: dict[str, Any]) -> None:
-    for name in options:
-        if name in _REFUSED:
-            raise ValueError(f"A private fit takes no {name}=: {_REFUSED[name]}.")
-        known = [p for p in inspect.signature(PrivateTraining).parameters if p != "refused"]
-        raise TypeError(f"A private fit has no option {name!r}; it has {', '.join(known[2:])}.")
+def _make_parameters(model: Model, batch: Batch, objective: Objective, rows: int) -> None:
+    """Runs Pyro functions once on made-up rows: that is when they make their parameters.
+
+    An initial value that is computed from the rows is then computed from those.
+    """
+    if isinstance(model, FromPyro):
+        with seeded(0), torch.no_grad():
+            objective(model, synthetic_rows(model, batch, 3), size=rows)
 
 
-def _check_options(
-    epsilon: float, delta: float, accountant: str, steps: int, clip: float, learning_rate: float
-) -> None:
-    check_epsilon(epsilon)
-    check_delta(delta)
-    check_accountant(accountant)
-    if steps < 1:
-        raise ValueError(
-            f"steps is {steps}; a fit makes one noisy step or more, to whose number the noise is "
-            "calibrated."
-        )
-    if not (clip > 0 and math.isfinite(clip)):
-        raise ValueError(
-            f"clip is {clip}; it is the norm to which the gradient of each row is clipped, "
-            "positive and finite: without it no noise hides a row."
-        )
-    if not learning_rate > 0:
-        raise ValueError(
-            f"learning_rate is {learning_rate}; a step that descends is positive, such as 1e-3."
-        )
+def _name(secret: int) -> str:
+    """What tells this run, and its noise, from others."""
+    return f"{derive(secret, 'run'):016x}"
 
 
-def _refuse_old_noise(release: Release, ledger: Ledger) -> None:
-    if any(release.run == earlier.run for earlier in ledger.releases):
-        raise ValueError(
-            "The ledger has a release made with this seed: the same noise a second time could be "
-            "subtracted from the first. Pass another seed=, or none."
-        )
+def _fresh() -> int:
+    """A secret seed from the system's entropy."""
+    return secrets.randbits(63)
 
 
-def _in_memory(model: Model, data: Any) -> Any:
-    if isinstance(data, Dataset | DataLoader):
-        raise ValueError(
-            f"A {type(data).__name__} came; it orders and batches the rows by itself, and the "
-            "guarantee holds for Poisson sampling alone. Pass the rows as tensors or as a frame."
-        )
-    if type(data).__module__.partition(".")[0] == "pandas" and model.schema is None:
-        raise ValueError(
-            "A data frame came, and the model has no schema: levels and bounds read off the rows "
-            "would be released without noise. Declare them beforehand, from what is publicly "
-            'known: schema=pgm.Schema({"age": pgm.Continuous(lower=0, upper=120), ...}).'
-        )
-    return data
-
-
-def _public_rows(rows: int | None, came: int) -> int:
-    if rows is not None and rows < came:
-        raise ValueError(
-            f"rows={rows} are declared and {came} came: the sampling rate and the share of a row "
-            "would be wrong. Declare a public number that is at least as large."
-        )
-    return came if rows is None else rows
-
-
-def _rate(rate: float | None, expected_batch_size: float | None, rows: int) -> float:
-    if rate is not None and expected_batch_size is not None:
-        raise ValueError(
-            "Both rate= and expected_batch_size= came; each fixes the other. Pass one."
-        )
-    if rate is None:
-        expected = min(256, rows) if expected_batch_size is None else expected_batch_size
-        rate = expected / rows
-    if not 0 < rate <= 1:
-        raise ValueError(
-            f"The sampling rate is {rate:g} (lots of {rate * rows:g} rows of {rows}); it is the "
-            "probability with which a row is in a lot, above 0 and at most 1."
-        )
-    return rate
+def _shared(by_row: PerRow) -> str:
+    """What became of the terms of the loss that no row enters."""
+    if by_row.public:
+        return "exact, after the noise: computed on made-up rows; no row enters them (checked)"
+    if by_row.terms == "split":
+        return "none"
+    return f"inside the clipped gradient, 1/{by_row.size} in each row"
 
 
 def _best_device(model: Model) -> torch.device:

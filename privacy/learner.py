@@ -1,28 +1,26 @@
 """One private step: gradients by row, clipped, summed, noised, divided by the declared lot size.
 
 The update is DP-SGD (Abadi et al. 2016, Alg. 1) with any torch optimiser after it:
-(sum_i g_i min(1, C / ||g_i||) + N(0, sigma^2 C^2)) / (q N). Clipping, noise and division are those
-of Opacus' DPOptimizer; this file hands it the gradients and enters each step in the ledger before
-the parameters change. An empty lot makes a step of noise alone, and is entered too.
+(sum_i g_i min(1, C / ||g_i||) + N(0, sigma^2 C^2)) / (q N) + the gradient of the public terms. The
+clipped sum comes from `privacy.gradients`; noise and division are those of Opacus' optimiser for
+fast gradient clipping. Each step is entered in the ledger before the parameters change. An empty
+lot makes a step of noise alone, and is entered too.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from pgm.batch import Batch, chunks, rows_of
+from pgm.batch import Batch
 from pgm.learner import MakeOptimiser, Schedule, average, make_optimiser, make_schedule, trainable
 from pgm.model import Model
 from privacy.gradients import PerRow
 from privacy.ledger import Ledger, Release
-
-_NUMBERS_AT_ONCE = 2**24
-"""Gradients by row that are held at a time; larger lots are taken in pieces."""
 
 
 class PrivateLearner:
@@ -56,13 +54,13 @@ class PrivateLearner:
         schedule: Schedule = "constant",
         ema: float | None = None,
     ) -> None:
-        from opacus.optimizers import DPOptimizer
+        from opacus.optimizers import DPOptimizerFastGradientClipping
 
         self.model, self.rows = model, rows
         self.release, self.ledger = replace(release, steps=1), ledger
-        self.parameters = trainable(model)
-        inner = make_optimiser(self.parameters, learning_rate, optimiser)
-        self.optimiser = DPOptimizer(
+        self.lot = max(1, round(release.rate * release.rows))
+        inner = make_optimiser(trainable(model), learning_rate, optimiser)
+        self.optimiser = DPOptimizerFastGradientClipping(
             inner,
             noise_multiplier=release.noise_multiplier,
             max_grad_norm=release.clip,
@@ -80,30 +78,36 @@ class PrivateLearner:
         The loss is computed from the rows themselves and is not covered by epsilon. It is NaN for
         an empty lot, and for one in which no row's loss is finite.
         """
+        _forget(self.optimiser)
         buffers = [(buffer, buffer._version) for buffer in self.model.buffers()]
-        losses = []
-        pieces = list(self._pieces(batch))
-        for number, piece in enumerate(pieces, start=1):
-            found = self.rows(piece)
-            losses.append(found.losses)
-            _same_buffers(self.model, buffers)
-            for name, parameter in self.model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.grad_sample = found.gradients[name]  # type: ignore[attr-defined]
-            self.optimiser.signal_skip_step(do_skip=number < len(pieces))
-            self.optimiser.step()
-            self.optimiser.zero_grad(set_to_none=True)
+        found = self.rows.clipped(batch, self.release.clip)
+        public = self.rows.public_gradients(self.lot)
+        _same_buffers(self.model, buffers)
+        private = set(found.gradients)
+        for name, parameter in self._named():
+            own = found.gradients.pop(name, None)
+            parameter.grad = torch.zeros_like(parameter) if own is None else own
+        if self.optimiser.pre_step():
+            self._add(public, private)
+            self.optimiser.original_optimizer.step()
+        self.optimiser.zero_grad(set_to_none=True)
         if self.schedule is not None:
             self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.epsilon.step()
-        return _finite_mean(torch.cat(losses))
+        return _finite_mean(found.losses)
 
-    def _pieces(self, batch: Batch) -> Iterator[Batch]:
-        numbers = sum(p.numel() for p in self.parameters)
-        size = max(1, _NUMBERS_AT_ONCE // max(1, numbers))
-        return chunks(batch, size) if rows_of(batch) else iter([batch])
+    def _add(self, public: Mapping[str, Tensor], private: Collection[str]) -> None:
+        """The public gradients, after the noise; they stand alone where no row enters."""
+        for name, parameter in self._named():
+            if name not in private:
+                parameter.grad = public.get(name)
+            elif name in public and parameter.grad is not None:
+                parameter.grad += public[name]
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
 
     def averaged(self) -> Model:
         """The averaged model, or the model itself."""
@@ -115,18 +119,27 @@ class PrivateLearner:
         return {"epsilon": self.epsilon.value, "learning_rate": rate}
 
     def state_dict(self) -> dict[str, Any]:
-        """Refuses: a run taken up again would use the noise of the first one a second time."""
-        raise NotImplementedError(_NO_RESUMING)
+        """Optimiser, schedule and averages: what the noise protects, and nothing of the noise."""
+        state: dict[str, Any] = {"optimiser": self.optimiser.state_dict()}
+        if self.schedule is not None:
+            state["schedule"] = self.schedule.state_dict()
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuses, as `state_dict`."""
-        raise NotImplementedError(_NO_RESUMING)
+        """Takes optimiser, schedule and averages up again; `renew` must follow."""
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
 
-
-_NO_RESUMING = (
-    "A private run cannot be stopped and resumed yet: replaying its noise on other lots would let "
-    "the noise be subtracted. Run it in one go, and pgm.save the model when it is done."
-)
+    def renew(self, release: Release, *, seed: int, made: int) -> None:
+        """Goes on under another name with noise of another seed, `made` steps being spent."""
+        self.release = replace(release, steps=1)
+        self.optimiser.generator.manual_seed(seed)
+        self.epsilon.steps = made
 
 
 class SpentSoFar:
@@ -152,6 +165,13 @@ class SpentSoFar:
         """The bound."""
         bound = replace(self.release, steps=self.steps).epsilon(accountant="rdp")
         return min(bound, self._whole)
+
+
+def _forget(optimiser: Any) -> None:
+    """Drops what a step that was broken off between its pieces has left: it would count twice."""
+    optimiser._step_skip_queue.clear()
+    optimiser._is_last_step_skipped = False
+    optimiser.zero_grad(set_to_none=True)
 
 
 def _same_buffers(model: Model, before: list[tuple[Tensor, int]]) -> None:

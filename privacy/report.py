@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 
-from privacy.accounting import Accountant, compose
-from privacy.ledger import UNIT, Release, rounded_up
+from privacy.accounting import ACCOUNTANTS, Accountant, compose
+from privacy.ledger import UNIT, Release, merged, rounded_up
+
+ADJACENCY = "two tables are neighbours if one has one row more; the rest is the same"
 
 NOT_COVERED = (
-    "the loss of each step, which is computed from the rows themselves: do not publish it",
+    "the loss of each step, which is computed from the rows themselves: it is hidden, and reveal() "
+    "shows it and says so here",
     "error messages and running times",
-    "whatever was read off the same rows before: schema levels and bounds, standardisation, the "
-    "initial parameters, the choice of hyper-parameters by earlier fits outside the ledger",
+    "whatever was read off the same rows without being in the ledger: schema levels and bounds, "
+    "standardisation, the initial parameters, the choice of hyper-parameters by other fits",
+    "several rows about one person, who is protected only as far as group privacy goes",
     "the seed: noise and lots come from pseudo-random generators, and whoever knows or guesses the "
     "seed can subtract the noise",
 )
@@ -21,21 +25,31 @@ class PrivacyReport:
 
     Attributes:
         release: mechanism, noise, rate, steps, clipping norm, declared rows and delta.
-        asked: the epsilon that was asked for.
+        asked: the epsilon that was asked for; None for what was left of a budget.
         accountant: by which the budget was kept.
         route: how gradients by row were computed.
-        reason: why not by vmap; empty if so.
+        reason: why not by a faster route; empty if by the fastest.
+        shared: what became of the terms that no row enters.
         seeded: whether the seed was given by the caller.
         declared: whether the number of rows was declared by the caller.
+        lost: steps that are counted though their outcome was lost with a killed process.
+        revealed: values without noise that were looked at.
+        seal: of the ledger's file; empty for a ledger in memory.
+        together: all releases in the ledger, this one included.
     """
 
     release: Release
-    asked: float
+    asked: float | None
     accountant: Accountant
     route: str
     reason: str
+    shared: str
     seeded: bool
     declared: bool
+    lost: int = 0
+    revealed: tuple[str, ...] = ()
+    seal: str = ""
+    together: tuple[Release, ...] = ()
 
     @property
     def delta(self) -> float:
@@ -49,33 +63,52 @@ class PrivacyReport:
 
     def by(self, accountant: Accountant) -> float:
         """What the run spent, by an accountant."""
-        history = [(self.release.noise_multiplier, self.release.rate, self.release.steps)]
-        return compose(history, delta=self.delta, accountant=accountant)
+        return compose([self.release.entry], delta=self.delta, accountant=accountant)
 
     def __str__(self) -> str:
         r, lot = self.release, self.release.rate * self.release.rows
         rows = "declared" if self.declared else "the number that came, hereby declared public"
         seed = "given by the caller: keep it secret" if self.seeded else "from the system's entropy"
-        own, prv, rdp = (rounded_up(e) for e in (self.epsilon, self.by("prv"), self.by("rdp")))
         lines = {
-            "guarantee": (
-                f"({own}, {r.delta:g})-differential privacy by {self.accountant} "
-                f"(prv {prv}, rdp {rdp}); asked for {self.asked:g}"
-            ),
+            "guarantee": self._guarantee(),
             "unit": UNIT,
+            "adjacency": ADJACENCY,
             "mechanism": (
                 f"gradients by row, clipped to norm {r.clip:g} over all parameters together, "
                 f"summed, plus Gaussian noise of {r.noise_multiplier:.4g} x {r.clip:g}"
             ),
-            "sampling": f"Poisson, rate {r.rate:.6g}, {r.steps} steps, empty lots counted",
+            "sampling": f"Poisson, rate {r.rate:.6g}, {r.steps} steps, empty lots counted"
+            + (f", {self.lost} of them lost with a killed process" if self.lost else ""),
             "public": f"{r.rows} rows ({rows}), divisor {lot:.6g}, rate, steps, clipping norm",
-            "shared terms": f"inside the clipped gradient, 1/{r.rows} in each row",
+            "shared terms": self.shared,
             "route": self.route + (f" ({self.reason})" if self.reason else ""),
+            "self-check": "passed, on made-up rows, before the first step",
             "seed": seed,
+            "ledger": self._ledger(),
+            "revealed": "; ".join(self.revealed) or "nothing",
             "not covered": "; ".join(NOT_COVERED),
         }
         width = max(map(len, lines))
         return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+
+    def _guarantee(self) -> str:
+        each = ", ".join(f"{a} {rounded_up(self.by(a))}" for a in ACCOUNTANTS)
+        asked = "what was left of the budget" if self.asked is None else f"{self.asked:g}"
+        return (
+            f"({rounded_up(self.epsilon)}, {self.delta:g})-differential privacy by "
+            f"{self.accountant} ({each}); asked for {asked}"
+        )
+
+    def _ledger(self) -> str:
+        """All releases about the rows together."""
+        count = len(self.together)
+        spent = compose(merged(self.together), delta=self.delta, accountant=self.accountant)
+        where = f"; file sealed {self.seal}" if self.seal else ""
+        names = ", ".join(dict.fromkeys(r.what for r in self.together))
+        return (
+            f"{count} {'release' if count == 1 else 'releases'} about these rows ({names}), "
+            f"together epsilon {rounded_up(spent)}{where}"
+        )
 
 
 def statement(epsilon: float, delta: float, accountant: str, releases: int) -> str:

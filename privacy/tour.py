@@ -15,7 +15,7 @@ from pgm.evaluation import bits_per_dimension, c2st
 from pgm.families.vae import VAE
 from pgm.report import Chapter, Note, Picture, Table, code, picture
 from pgm.tour import scaled
-from privacy.fit import PrivateFit
+from privacy.record import PrivateFit
 
 OPEN, PRIVATE = "open", "epsilon 3"
 

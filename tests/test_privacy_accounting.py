@@ -1,13 +1,12 @@
-"""Epsilon of known histories, calibration, and the ledger.
+"""Epsilon of known histories, calibration, and mechanisms that are not Gaussian.
 
-Known answers: the figures of Opacus' and TensorFlow Privacy's MNIST examples (q = 256/60000), and
-the exact curve of one Gaussian mechanism (Balle & Wang 2018, Thm 8), solved here by SciPy.
+Known answers: the figures of Opacus' and TensorFlow Privacy's MNIST examples (q = 256/60000); those
+of Google's dp-accounting 0.6 (PLD, cells of 1e-4) for the histories in `GOOGLE`; the exact curve of
+one Gaussian mechanism (Balle & Wang 2018, Thm 8), solved here by SciPy.
 """
 
-import json
 import math
-from dataclasses import FrozenInstanceError
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +15,7 @@ from scipy import optimize, stats
 
 import privacy
 from privacy.__main__ import main
-from privacy.accounting import Accountant, check_accountant
-from privacy.ledger import Ledger, Release
+from privacy.accounting import ACCOUNTANTS, Accountant, check_accountant
 
 Q, DELTA = 256 / 60000, 1e-5
 
@@ -37,8 +35,10 @@ def gaussian_epsilon(sigma: float, delta: float) -> float:
     [
         (1.1, 60, "rdp", 2.597),
         (1.1, 60, "prv", 2.392),
+        (1.1, 60, "pld", 2.382),
         (1.3, 15, "rdp", 0.954),
         (1.3, 15, "prv", 0.875),
+        (1.3, 15, "pld", 0.865),
     ],
 )
 def test_published_values(sigma: float, epochs: int, accountant: Accountant, known: float) -> None:
@@ -47,12 +47,36 @@ def test_published_values(sigma: float, epochs: int, accountant: Accountant, kno
     assert found == pytest.approx(known, abs=1e-3)
 
 
+GOOGLE: list[tuple[Any, float]] = [
+    ([(1.0, 0.05, 100), (2.0, 1.0, 1)], 4.07474),
+    ([(5.0, 0.3, 40), (2.0, 0.01, 500)], 1.61712),
+    ([(20.0, 0.5, 2000)], 4.99056),
+    ([(0.6, 0.3, 3)], 10.00471),
+    ([(0.4, 0.001, 50)], 4.48059),
+    ([(4.0, 0.01, 1000), privacy.Approximate(0.1)], 0.35701),
+    ([privacy.Approximate(0.3, times=3)], 0.89992),
+]
+
+
+@pytest.mark.parametrize(("history", "known"), GOOGLE)
+def test_three_accountants_agree_with_a_fourth(history: Any, known: float) -> None:
+    """dp-accounting takes a Laplace mechanism for `Approximate`, whose loss is no greater."""
+    pld, prv, rdp = (
+        privacy.compose(history, delta=DELTA, accountant=a) for a in ("pld", "prv", "rdp")
+    )
+    assert known * (1 - 1e-3) <= pld <= known * (1 + 4e-3)
+    assert pld <= prv * (1 + 1e-3) <= rdp * (1 + 2e-3)
+    assert prv <= 1.015 * pld + 0.002
+
+
 def test_one_gaussian_is_its_closed_form() -> None:
     assert gaussian_epsilon(1.0, DELTA) == pytest.approx(4.377, abs=1e-3)
     for sigma in (0.5, 1.0, 4.0, 20.0):
         exact = gaussian_epsilon(sigma, DELTA)
         found = privacy.epsilon(sigma, rate=1.0, steps=1, delta=DELTA)
-        assert exact <= found <= exact + max(0.011, 0.02 * exact)
+        assert exact - 1e-9 <= found <= exact + 1e-5
+        pld = privacy.epsilon(sigma, rate=1.0, steps=1, delta=DELTA, accountant="pld")
+        assert exact <= pld <= 1.002 * exact
         assert privacy.epsilon(sigma, rate=1.0, steps=1, delta=DELTA, accountant="rdp") >= exact
 
 
@@ -60,7 +84,50 @@ def test_one_gaussian_is_its_closed_form() -> None:
 def test_steps_without_sampling_are_one_gaussian_of_less_noise(steps: int) -> None:
     exact = gaussian_epsilon(3.0 / math.sqrt(steps), DELTA)
     found = privacy.epsilon(3.0, rate=1.0, steps=steps, delta=DELTA)
-    assert exact <= found <= exact + max(0.011, 0.02 * exact)
+    assert exact - 1e-9 <= found <= exact + 1e-5
+
+
+def test_randomised_response_is_its_binomial_sum() -> None:
+    """delta(eps) of k answers is sum_j max(0, P(j) - e^eps Q(j)) (Kairouz et al. 2015)."""
+    k, e = 8, 0.4
+    truth = 1 / (1 + math.exp(-e))
+    p, q = stats.binom.pmf(range(k + 1), k, truth), stats.binom.pmf(range(k + 1), k, 1 - truth)
+    history = [privacy.Approximate(e, times=k)]
+    for delta in (1e-3, 1e-2, 0.1):
+        found = privacy.compose(history, delta=delta)
+        assert (p - math.exp(found) * q).clip(0).sum() == pytest.approx(delta, rel=1e-4)
+        assert privacy.compose(history, delta=delta, accountant="rdp") >= found - 1e-9
+
+
+def test_failures_are_taken_from_delta() -> None:
+    history = [(2.0, 0.1, 10), privacy.Approximate(0.0, delta=4e-6)]
+    for accountant in ACCOUNTANTS:
+        with_failure = privacy.compose(history, delta=DELTA, accountant=accountant)
+        alone = privacy.compose(history[:1], delta=6e-6, accountant=accountant)
+        assert with_failure == pytest.approx(alone, rel=2e-3)
+    for accountant in ACCOUNTANTS:
+        promise = [privacy.Approximate(math.inf)]
+        assert privacy.compose(promise, delta=DELTA, accountant=accountant) == math.inf
+        promise = [privacy.Approximate(1000.0)]
+        assert privacy.compose(promise, delta=DELTA, accountant=accountant) <= 1000.0
+    too_much = [privacy.Approximate(0.1, delta=4e-6, times=3)]
+    assert privacy.compose(too_much, delta=DELTA) == math.inf
+
+
+@pytest.mark.parametrize("bad", [(-1.0, 0.0, 1), (1.0, 1.0, 1), (math.nan, 0.0, 1), (1.0, 0.0, -1)])
+def test_no_mechanism(bad: tuple[float, float, int]) -> None:
+    with pytest.raises(ValueError, match="is no mechanism"):
+        privacy.Approximate(*bad)
+
+
+def test_the_removal_of_a_row_costs_as_much_as_its_arrival_or_less() -> None:
+    """Opacus composes one direction; ours takes the worse: here and for all steps they agree."""
+    from privacy.losses import _composed, _grid
+
+    gaussians = ((1.0, 0.1, 20),)
+    grid = _grid(gaussians, DELTA, 3.0)
+    arrival, removal = (_composed(gaussians, grid, added=added) for added in (True, False))
+    assert all(arrival(e) >= removal(e) for e in (0.5, 1.0, 2.0))
 
 
 def test_nothing_spends_nothing_and_no_noise_spends_all() -> None:
@@ -70,10 +137,10 @@ def test_nothing_spends_nothing_and_no_noise_spends_all() -> None:
     assert privacy.epsilon(1e-3, rate=0.5, steps=10, delta=DELTA) > 1e4
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(
-    st.floats(0.05, 10.0),
-    st.sampled_from([1e-3, 0.02, 0.3]),
+    st.floats(0.01, 10.0),
+    st.sampled_from([1e-3, 0.02, 0.3, 1.0]),
     st.sampled_from([1, 30, 1000]),
     st.sampled_from(["prv", "rdp"]),
 )
@@ -100,76 +167,12 @@ def test_more_of_anything_costs_more(sigma: float, rate: float, steps: int, delt
     assert spent(sigma, rate, steps, 2 * delta) <= here
 
 
-def release(run: str, sigma: float = 1.0, steps: int = 100) -> Release:
-    return Release("fit of VAE", run, sigma, 0.01, steps, 1.0, 10_000, DELTA)
-
-
-def test_a_ledger_composes_all_its_releases() -> None:
-    ledger = Ledger()
-    assert ledger.epsilon(DELTA) == 0.0
-    assert str(ledger) == "nothing released: epsilon 0"
-    ledger.add(release("a"))
-    ledger.add(release("b"))
-    ledger.add(release("c", sigma=3.0))
-    history = [(1.0, 0.01, 200), (3.0, 0.01, 100)]
-    assert ledger.epsilon(DELTA) == pytest.approx(privacy.compose(history, delta=DELTA))
-    assert len(ledger.releases) == 3
-    assert str(ledger).count("fit of VAE") == 3
-    ledger.add(release("d", sigma=0.0, steps=1))
-    assert ledger.epsilon(DELTA) == math.inf
-
-
-def test_steps_of_one_run_are_one_entry_and_others_are_not() -> None:
-    ledger = Ledger()
-    for run in ("a", "a", "b", "a"):
-        ledger.add(release(run, steps=1))
-    assert [(r.run, r.steps) for r in ledger.releases] == [("a", 2), ("b", 1), ("a", 1)]
-
-
-def test_entries_cannot_be_changed() -> None:
-    ledger = Ledger([release("a")])
-    with pytest.raises(FrozenInstanceError):
-        ledger.releases[0].steps = 1  # type: ignore[misc]
-    assert isinstance(ledger.releases, tuple)
-
-
-def test_a_ledger_survives_its_file(tmp_path: Path) -> None:
-    ledger = Ledger([release("a"), release("b", sigma=2.5)])
-    ledger.save(tmp_path / "ledger.json")
-    assert Ledger.load(tmp_path / "ledger.json").releases == ledger.releases
-    assert [p.name for p in tmp_path.iterdir()] == ["ledger.json"]
-
-
-def test_a_write_that_fails_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "ledger.json"
-    Ledger([release("a")]).save(path)
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(json, "dump", full)
-    with pytest.raises(OSError, match="no space"):
-        Ledger([release("b")]).save(path)
-    assert Ledger.load(path).releases == (release("a"),)
-    assert [p.name for p in tmp_path.iterdir()] == ["ledger.json"]
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"ledger": [{"steps": 1}]}', "[1]"])
-def test_another_file_is_no_ledger(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "other.json"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(ValueError, match="no ledger written by"):
-        Ledger.load(path)
-
-
 def test_the_command_goes_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
     common = ["--rows", "60000", "--batch", "256", "--epochs", "15"]
     main(["budget", "--sigma", "1.3", *common])
     out = capsys.readouterr().out
     spent = [float(line.split()[-1]) for line in out.splitlines()[1:]]
-    assert spent == pytest.approx([0.875, 0.954], abs=2e-3)
+    assert spent == pytest.approx([0.875, 0.865, 0.954], abs=2e-3)
     main(["budget", "--epsilon", "0.875", *common])
     sigma = float(capsys.readouterr().out.split()[1].rstrip(","))
     assert sigma == pytest.approx(1.3, rel=0.02)

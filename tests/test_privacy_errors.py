@@ -70,7 +70,9 @@ def refuses(model: pgm.Model, message: str, *, data: Any = X, **options: Any) ->
         ({"epochs": 3}, "pass steps="),
         ({"validation": 0.1}, "which nobody counts"),
         ({"patience": 3}, "nobody counts that"),
-        ({"checkpoint": "run.pt"}, "noise of the first a second time"),
+        ({"epsilon": None}, "epsilon= is missing"),
+        ({"delta": None}, "delta= is missing"),
+        ({"budget": privacy.Budget(1.0, 1e-4)}, "the budget has another ledger"),
         ({"source": None}, "Poisson sampling"),
         ({"learner": None}, "update rule"),
         ({"noise_multiplier": 1.0}, "privacy.epsilon"),
@@ -257,7 +259,7 @@ def test_a_buffer_that_changes_later_stops_the_run() -> None:
 
 def test_a_private_fit_prints_its_check() -> None:
     assert str(privacy.check(Gaussian(), X)) == (
-        "Gaussian: per-row gradients by vmap\n  can be fitted privately"
+        "Gaussian: per-row gradients by ghost\n  can be fitted privately"
     )
     broken = privacy.check(Unused(), X)
     assert "* Parameter 'unused'" in str(broken)
@@ -266,5 +268,5 @@ def test_a_private_fit_prints_its_check() -> None:
 
 
 def test_no_file_is_left_behind(tmp_path: Path) -> None:
-    refuses(Gaussian(), "noise of the first", checkpoint=tmp_path / "run.pt")
+    refuses(Gaussian(), "steps is 0", checkpoint=tmp_path / "run.pt", steps=0)
     assert list(tmp_path.iterdir()) == []

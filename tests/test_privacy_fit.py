@@ -114,6 +114,37 @@ def test_a_run_that_is_broken_off_is_accounted_as_far_as_it_went() -> None:
     assert run.report.epsilon == ledger.epsilon(1e-4)
 
 
+def test_a_step_broken_off_after_its_noise_is_spent_and_not_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = privacy.PrivateTraining(
+        Gaussian(), normal_rows(300), epsilon=1.0, delta=1e-4, steps=6, accountant="rdp"
+    )
+    steps = iter(run)
+    next(steps)
+    with monkeypatch.context() as patch:
+        patch.setattr("privacy.learner.SpentSoFar.step", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            next(steps)
+    assert sum(r.steps for r in run.ledger.releases) == run.report.release.steps == 2
+    assert [step.step for step in run] == [2, 3, 4, 5]
+    assert sum(r.steps for r in run.ledger.releases) == run.report.release.steps == 6
+    assert run.report.epsilon == run.ledger.epsilon(1e-4, accountant="rdp") <= 1.0
+
+
+def test_two_runs_of_one_seed_do_not_start_side_by_side() -> None:
+    ledger = Ledger()
+    one, two = (
+        privacy.PrivateTraining(
+            Gaussian(), normal_rows(300), epsilon=1.0, delta=1e-4, steps=3, seed=1, ledger=ledger
+        )
+        for _ in range(2)
+    )
+    assert len(list(one)) == 3
+    with pytest.raises(ValueError, match="the same noise a second time"):
+        list(two)
+
+
 def test_the_seed_repeats_a_run_and_no_seed_does_not() -> None:
     def mean(seed: int | None) -> float:
         torch.manual_seed(0)
@@ -136,13 +167,30 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_losses_are_hidden_until_they_are_revealed_and_the_report_says_so() -> None:
+    run = privacy.fit(Gaussian(), normal_rows(300), epsilon=1.0, delta=1e-4, steps=20, rate=0.2)
+    assert all(math.isnan(step.loss) for step in run.steps)
+    with pytest.raises(privacy.PrivateValue, match="call reveal"):
+        run.loss  # noqa: B018
+    assert "loss 4" not in str(run) and "revealed      nothing" in str(run)
+    assert 3.0 < run.reveal()[0] < 8.0
+    assert run.loss == pytest.approx(sum(run.reveal()[-2:]) / 2)
+    assert "revealed      the losses of 20 steps" in str(run)
+
+
+def test_the_progress_bar_shows_epsilon_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("tqdm.std.tqdm.set_postfix", lambda bar, **shown: seen.extend(shown))
+    privacy.fit(Gaussian(), normal_rows(300), epsilon=1.0, delta=1e-4, steps=2, accountant="rdp")
+    assert set(seen) == {"epsilon", "refresh"}
+
+
 def test_the_loss_is_a_hint_and_never_stops_a_run() -> None:
     """In some lots every row has a loss that overflows; others are empty."""
     x = torch.cat([torch.zeros(3, 1), torch.full((9, 1), 3e38)])
     run = privacy.fit(Gaussian(), x, epsilon=1.0, delta=0.01, steps=40, rate=0.1, seed=1)
     assert len(run.steps) == 40
-    assert 0 < sum(math.isnan(step.loss) for step in run.steps) < 40
-    assert "not covered by epsilon: do not publish" in str(run)
+    assert 0 < sum(math.isnan(loss) for loss in run.reveal()) < 40
 
 
 def test_parameters_driven_off_stop_the_run() -> None:
@@ -172,7 +220,8 @@ def test_the_report_says_what_a_reviewer_asks() -> None:
     text = str(run.report)
     for said in (
         "one row, added or removed", "Poisson, rate 0.2, 5 steps", "400 rows (declared)",
-        "divisor 80", "route         vmap", "clipped to norm 1", "asked for 1", "prv", "rdp",
-        "not covered", "schema levels", "the seed",
+        "divisor 80", "route         ghost", "clipped to norm 1", "asked for 1", "prv", "rdp",
+        "not covered", "schema levels", "the seed", "one row more", "pld", "self-check    passed",
+        "revealed      nothing", "1 release about these rows (fit of Gaussian)",
     ):  # fmt: skip
         assert said in text

@@ -19,7 +19,7 @@ from pgm.batch import Batch
 from pgm.families import Example
 from pgm.model import Model, rows
 from pgm.nets import mlp
-from pgm.objectives import objective
+from pgm.objectives import objective, public
 from pgm.verb import Unsupported, prepare
 from pgm.verbs import encode, impute, log_prob
 
@@ -111,7 +111,8 @@ def log_ratio(model: GAN, x: object) -> Float[Tensor, " n"]:
 def _game(model: GAN, batch: Batch, *, size: int | None = None) -> Tensor:
     """The two players' losses by row; the gradient of each reaches its own network alone.
 
-    The value is that of a game: it need not fall, and is 3 log 2 where neither player wins.
+    The value is that of a game: it need not fall, and is 3 log 2 where neither player wins. Only
+    the critic sees rows, in two of its three terms; what is asked of draws is public.
     """
     x = _cells(model, batch)
     fake = model.generator(torch.randn(len(x), model.latents, device=x.device, dtype=x.dtype))
@@ -119,9 +120,9 @@ def _game(model: GAN, batch: Batch, *, size: int | None = None) -> Tensor:
     fixed = {name: p.detach() for name, p in model.critic.named_parameters()}
     fooled = functional_call(model.critic, fixed, (fake,)).squeeze(-1)
     softplus = nn.functional.softplus
-    critic = softplus(-real) + softplus(model.critic(fake.detach()).squeeze(-1))
+    unmasked = softplus(model.critic(fake.detach()).squeeze(-1))
     penalty = model.penalty / 2 * slope.square().sum(-1)
-    return critic + penalty + softplus(-fooled)
+    return softplus(-real) + penalty + public(unmasked + softplus(-fooled))
 
 
 def _judge(critic: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

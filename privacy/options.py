@@ -1,0 +1,182 @@
+"""The options of a private fit: what is refused, and why; what is public, and declared."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from pgm.model import Model
+from privacy.accounting import (
+    Accountant,
+    calibrate,
+    check_accountant,
+    check_delta,
+    check_epsilon,
+)
+from privacy.budget import Budget
+from privacy.ledger import Ledger, Release
+
+REFUSED = {
+    "batch_size": "lots are Poisson-sampled, so their size varies. Pass expected_batch_size= or "
+    "rate=",
+    "epochs": "pass steps=; epochs / rate steps look at each row `epochs` times on average",
+    "validation": "choosing weights by a held-out loss releases that loss, which nobody counts. "
+    "Evaluate afterwards, on rows that need no protection",
+    "patience": "stopping by a held-out loss releases it, and nobody counts that. Pass steps=",
+    "evaluate_every": "there is no held-out loss in a private fit",
+    "source": "the guarantee is that of Poisson sampling and of no other source",
+    "learner": "the guarantee is that of the update rule of this package",
+    "size": "pass rows=, the declared number of rows",
+    "noise_multiplier": "the noise follows from epsilon, delta, rate and steps; see "
+    "privacy.epsilon for what a given noise spends",
+}
+
+
+def refuse(options: dict[str, Any], known: Sequence[str]) -> None:
+    """Explains an option that a private fit cannot honour, or does not have.
+
+    Raises:
+        ValueError: an option of `pgm.fit` that would mean something else here.
+        TypeError: one that neither has.
+    """
+    for name in options:
+        if name in REFUSED:
+            raise ValueError(f"A private fit takes no {name}=: {REFUSED[name]}.")
+        raise TypeError(f"A private fit has no option {name!r}; it has {', '.join(known)}.")
+
+
+def check_options(
+    delta: float, accountant: str, steps: int, clip: float, learning_rate: float
+) -> None:
+    """Refuses numbers outside their range.
+
+    Raises:
+        ValueError: one is.
+    """
+    check_delta(delta)
+    check_accountant(accountant)
+    if steps < 1:
+        raise ValueError(
+            f"steps is {steps}; a fit makes one noisy step or more, to whose number the noise is "
+            "calibrated."
+        )
+    if not (clip > 0 and math.isfinite(clip)):
+        raise ValueError(
+            f"clip is {clip}; it is the norm to which the gradient of each row is clipped, "
+            "positive and finite: without it no noise hides a row."
+        )
+    if not learning_rate > 0:
+        raise ValueError(
+            f"learning_rate is {learning_rate}; a step that descends is positive, such as 1e-3."
+        )
+
+
+def in_memory(model: Model, data: Any) -> Any:
+    """The data as they came, unless somebody else would batch or read them.
+
+    Raises:
+        ValueError: a Dataset or DataLoader, or a frame without a schema.
+    """
+    if isinstance(data, Dataset | DataLoader):
+        raise ValueError(
+            f"A {type(data).__name__} came; it orders and batches the rows by itself, and the "
+            "guarantee holds for Poisson sampling alone. Pass the rows as tensors or as a frame."
+        )
+    if type(data).__module__.partition(".")[0] == "pandas" and model.schema is None:
+        raise ValueError(
+            "A data frame came, and the model has no schema: levels and bounds read off the rows "
+            "would be released without noise. Declare them beforehand, from what is publicly "
+            'known: schema=pgm.Schema({"age": pgm.Continuous(lower=0, upper=120), ...}).'
+        )
+    return data
+
+
+def public_rows(rows: int | None, came: int) -> int:
+    """The declared number of rows; the number that came where none was declared.
+
+    Raises:
+        ValueError: more rows came than are declared.
+    """
+    if rows is not None and rows < came:
+        raise ValueError(
+            f"rows={rows} are declared and {came} came: the sampling rate and the share of a row "
+            "would be wrong. Declare a public number that is at least as large."
+        )
+    return came if rows is None else rows
+
+
+def sampling_rate(rate: float | None, expected_batch_size: float | None, rows: int) -> float:
+    """The probability with which a row is in a lot.
+
+    Raises:
+        ValueError: two numbers for it, or one outside (0, 1].
+    """
+    if rate is not None and expected_batch_size is not None:
+        raise ValueError(
+            "Both rate= and expected_batch_size= came; each fixes the other. Pass one."
+        )
+    if rate is None:
+        expected = min(256, rows) if expected_batch_size is None else expected_batch_size
+        rate = expected / rows
+    if not 0 < rate <= 1:
+        raise ValueError(
+            f"The sampling rate is {rate:g} (lots of {rate * rows:g} rows of {rows}); it is the "
+            "probability with which a row is in a lot, above 0 and at most 1."
+        )
+    return rate
+
+
+def noise_multiplier(
+    epsilon: float | None,
+    delta: float,
+    rate: float,
+    steps: int,
+    accountant: Accountant,
+    budget: Budget | None,
+) -> float:
+    """The noise multiplier that spends epsilon, or what is left of the budget."""
+    if epsilon is not None:
+        return calibrate(epsilon, delta=delta, rate=rate, steps=steps, accountant=accountant)
+    assert budget is not None
+    return budget.calibrate(rate=rate, steps=steps)
+
+
+def goal(
+    epsilon: float | None, delta: float | None, ledger: Ledger | None, budget: Budget | None
+) -> tuple[float, Ledger | None]:
+    """Delta, and the ledger that was passed: of the budget, if one came.
+
+    Raises:
+        ValueError: no epsilon, no delta, or two ledgers.
+    """
+    if epsilon is None and budget is None:
+        raise ValueError(
+            "epsilon= is missing: how much may a row change what is published? (1 is strong, 10 "
+            "is weak.) Or pass budget=privacy.Budget(...), of which a fit takes what is left."
+        )
+    if epsilon is not None:
+        check_epsilon(epsilon)
+    if budget is None:
+        if delta is None:
+            raise ValueError("delta= is missing: a probability well below 1 / rows, such as 1e-6.")
+        return delta, ledger
+    if ledger is not None and ledger is not budget.ledger:
+        raise ValueError(
+            "Both ledger= and budget= came, and the budget has another ledger: the fit would be "
+            "counted in one of them only. Pass budget=privacy.Budget(..., ledger=ledger) alone."
+        )
+    return (budget.delta if delta is None else delta), budget.ledger
+
+
+def refuse_old_noise(release: Release, ledger: Ledger) -> None:
+    """Refuses a run whose noise the ledger has seen.
+
+    Raises:
+        ValueError: it has.
+    """
+    if any(release.run == earlier.run for earlier in ledger.releases):
+        raise ValueError(
+            "The ledger has a release made with this seed: the same noise a second time could be "
+            "subtracted from the first. Pass another seed=, or none."
+        )
