@@ -100,7 +100,7 @@ def test_a_frame_gives_an_scm_its_schema() -> None:
 
 
 def test_a_frame_far_from_standard_with_missing_cells_is_fitted_by_default() -> None:
-    """What estimate refuses, fit takes: y = 3 x + 50 + 4 u with x ~ N(100, 15^2), a tenth unseen."""
+    """What estimate refuses, fit takes: y = 3 x + 50 + 4 u, x ~ N(100, 15^2), a tenth unseen."""
     generator = torch.Generator().manual_seed(0)
     x = 100 + 15 * torch.randn(800, generator=generator)
     y = 3 * x + 50 + 4 * torch.randn(800, generator=generator)
