@@ -200,6 +200,16 @@ def test_a_canary_in_every_lot_bounds_the_noise_of_lots_better() -> None:
     assert "the canary in the lot" in str(certain)
 
 
+def test_the_score_turns_away_from_where_other_rows_are_loud() -> None:
+    """Sixty rows along the first axis, in and out of lots; the canary is along both axes."""
+    loud = torch.tensor([[50.0, 0.0]]).repeat(60, 1)
+    options = STEPS | {"rate": 0.5, "repetitions": 150}
+    found = audit_steps(Gaussian(2), loud, torch.full((1, 2), 100.0), presence="certain", **options)
+    sigma = found.release.noise_multiplier  # the second axis alone has mu = 1 / sqrt(2) sigma
+    assert found.reach == pytest.approx(1.0)
+    assert not found.broken and math.sqrt(2) * sigma * 0.9 < found.noise_multiplier < 4 * sigma
+
+
 def no_noise(self: Any) -> None:
     for p in self.params:
         p.grad = p.summed_grad.clone()
