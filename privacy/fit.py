@@ -190,7 +190,6 @@ class PrivateTraining(Training):
             checkpoint,
         )
         self.by_row = PerRow(model, size=rows, objective=objective, route=route, terms=terms)
-        self.by_row.settle(batch)
         super().__init__(
             model,
             batch,

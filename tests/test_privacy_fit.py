@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import pgm
 import privacy
+from pgm.families.vae import VAE
 from pgm.loop import NonFiniteLoss
 from privacy.batches import derive
 from privacy.ledger import Ledger
@@ -211,6 +212,17 @@ def test_averages_schedules_and_the_rdp_accountant_go_along() -> None:
     assert rates[0] > rates[-1]
     assert 0.98 <= run.epsilon <= 1.0
     assert run.report.by("prv") < run.epsilon
+
+
+def test_a_second_fit_takes_the_same_route() -> None:
+    """The first one leaves the model in evaluation mode, in which nothing is dropped."""
+    model, x = (
+        VAE(2, latents=1, hidden=(4,), dropout=0.5),
+        (normal_rows(60) > 3).float().repeat(1, 2),
+    )
+    for _ in range(2):
+        run = privacy.fit(model, x, epsilon=1.0, delta=1e-4, steps=2, accountant="rdp", seed=0)
+        assert (run.report.route, run.report.reason) == ("ghost", "")
 
 
 def test_the_report_says_what_a_reviewer_asks() -> None:

@@ -135,7 +135,7 @@ class PerRow:
             if self._ghost is not None:
                 try:
                     return self._ghost.by_row(batch, tables)
-                except NotCovered as error:
+                except Exception as error:
                     self._leave_ghost(error)
             return self._by_row(batch, tables)
 
@@ -154,7 +154,7 @@ class PerRow:
             if self._ghost is not None:
                 try:
                     return self._ghost.clipped(batch, clip, {} if tables is None else tables)
-                except NotCovered as error:
+                except Exception as error:
                     self._leave_ghost(error)
             if tables is not None:
                 return clipped(self._by_row(batch, tables), clip)
