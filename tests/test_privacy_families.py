@@ -46,7 +46,7 @@ def by(route: Any, model: Model, batch: Batch, options: Any) -> tuple[PerRow, Ro
 
 
 CASES = [(name, "auto") for name in names() if name not in REFUSED]
-CASES += [(name, "vmap") for name in GHOST]
+CASES += [(name, "vmap") for name in sorted(GHOST)]
 
 
 @pytest.mark.parametrize(("name", "route"), CASES)
