@@ -7,6 +7,7 @@ program in proportion to the density of what was seen, or *guide*, of draws from
 parents', so that a draw of the unseen sites is a draw of the noise.
 """
 
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -41,6 +42,12 @@ _HEAVY = 0.7
 """k-hat above which weights cannot be trusted (Vehtari et al. 2024)."""
 _OPEN = 16
 """Open cells up to which chains are run without being asked for."""
+
+
+_PATIENCE = 120.0
+"""Seconds that chains may take without being asked for."""
+_RUNS = 10_000
+"""Gradients of two chains, warm-up and draws, at some eight a draw."""
 
 
 def abduct(model: Model, batch: Batch, *, particles: int, method: Method = "auto") -> Abduction:
@@ -114,7 +121,9 @@ def _trusted(
     smooth = all(s.rows and not is_finite(s) and s.value.is_floating_point() for s in open_)
     small = len(rows) * len(found.unseen) <= _OPEN
     if method == "auto" and found.rung == "importance" and smooth and small:
-        return _climbed(model, batch, found, rows, particles)
+        part = take(batch, rows)
+        if _seconds(model, part) < _PATIENCE:
+            return _climbed(model, part, found, rows, particles)
     warnings.warn(
         f"In {len(rows)} of {found.n} rows the weights of the draws are too uneven to trust: fewer "
         f"than {_FEW} particles carry the weight in {int(few.sum())} (least "
@@ -130,11 +139,11 @@ def _trusted(
 def _climbed(
     model: Model, batch: Batch, found: Abduction, rows: Tensor, particles: int
 ) -> Abduction:
-    """Draws by chains in place of those of some rows."""
+    """Draws by chains in place of those of some rows, which are the `batch`."""
     assert found.ess is not None
     assert found.k is not None
     part = replace(found, ess=None, k=None, n=len(rows))
-    chains = run_chains(model, take(batch, rows), part, particles)
+    chains = run_chains(model, batch, part, particles)
     if len(rows) == found.n:
         return chains
     draws = {
@@ -146,6 +155,13 @@ def _climbed(
     ess[rows], k[rows] = float(particles), torch.nan
     flat = {name: x.flatten(0, 1) for name, x in draws.items()}
     return replace(found, draws=(flat,), ess=ess, k=k, r_hat=chains.r_hat)
+
+
+def _seconds(model: Model, batch: Batch) -> float:
+    """About how long chains would take: a gradient costs three runs, and a draw many of those."""
+    start = time.perf_counter()
+    factual(model, batch, {})
+    return 3 * _RUNS * (time.perf_counter() - start)
 
 
 def _refusal(model: Model, start: Abduction, method: Method) -> str:
