@@ -148,7 +148,8 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     scm = SCM(GRAPH, **{node: LinearGaussian(w) for node, w in WEIGHTS.items()}, A=LinearGaussian())
-    program = Program()
+    program = Program().eval()
+    scm.eval()  # as a fit leaves it
     for n in (1_000, 10_000, 100_000):
         x = pgm.sample(scm, n, seed=0)
         other, worlds = gcm(x, n), chirho(program, x, n)
