@@ -20,7 +20,7 @@ import privacy
 # %%
 data = pgm.data.load("sachs")
 levels = pgm.Categorical(("low", "medium", "high"), ordered=True)
-schema = pgm.Schema({protein: levels for protein in data.frame.columns})
+schema = pgm.Schema(dict.fromkeys(data.frame.columns, levels))
 cells = schema.encode(data.frame) | {"clamped": data.clamped}
 graph = data.graph("published")
 
