@@ -14,8 +14,8 @@ import pgm.data
 import privacy
 
 # %% [markdown]
-# Sachs' cells stand for records that must stay secret. The kinds of the columns are written down and
-# not read off the cells: a level that only one cell has would give that cell away.
+# Sachs' cells stand for records that must stay secret. The kinds of the columns are written down,
+# and not read off the cells: a level that only one cell has would give that cell away.
 
 # %%
 data = pgm.data.load("sachs")
@@ -47,7 +47,7 @@ print(run.report)
 
 # %% [markdown]
 # The same question to both: Erk under PKA set to high, against low. The private model answers with
-# the note of its fit; refits on the rows, for an interval, would use the rows again and are refused.
+# the note of its fit; refits on the rows, for an interval, would use them again and are refused.
 
 # %%
 for name, scm in (("open", open_), ("private", private)):
