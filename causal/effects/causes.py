@@ -8,10 +8,12 @@ Of the event Y, with x against x':
 
 They are exact where tables allow enumeration, else frequencies of rows that are seen in all worlds.
 How outcomes of two worlds go together is decided by a coupling and by no data: bounds over all
-couplings are printed, those of Tian & Pearl (2000) where the model cannot be enumerated.
+couplings are printed. Where the model cannot be enumerated they are Frechet's among the rows that
+show x, x' and neither, or those of Tian & Pearl (2000) where P(Y(x') | x) is no matter of one world
+alone; they are frequencies of the same rows as the probabilities, which lie between them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,9 @@ _FEW = 10
 """Rows below which a conditional frequency is not reported."""
 
 Event = Callable[[Tensor], Tensor]
+
+Rows = Bool[Tensor, " n"]
+"""Of every row that is drawn, whether something holds."""
 
 
 def causation(
@@ -116,7 +121,7 @@ def causation(
         lower=found.lower,
         upper=found.upper,
         error=found.reply.errors,
-        bounds=query.bounds(question.model, options.seed or 0),
+        bounds=query.bounds(question.model, found.reply),
         draws=draws_,
         confidence=confidence,
         source=found.source,
@@ -142,19 +147,24 @@ class Causation:
         exact = self._enumerated(model)
         if exact is not None:
             return Reply(_no_worlds(), exact[:, None], torch.zeros_like(exact)[:, None])
-        x, y, with_, without = self._played(model, shared, seed)
+        played = self._played(model, shared, seed)
+        x, y, with_, without = played
         both = with_ & ~without
         chosen = [x[0] & y, x[1] & ~y, torch.ones_like(y)]
         asked = zip((~without, with_, both), chosen, strict=True)
         shares = torch.tensor([_share(event, rows) for event, rows in asked], dtype=torch.float64)
         values, errors = shares.T[..., None]
-        return Reply(_no_worlds(), values, errors)
+        ends = torch.tensor(self._drawn_bounds(model, *played), dtype=torch.float64)
+        ends[values[:, 0].isnan()] = torch.nan
+        return Reply(_no_worlds(), values, errors, bounds=(ends[:, :1], ends[:, 1:]))
 
-    def bounds(self, model: Model, seed: int) -> tuple[Tensor, Tensor]:
-        """Over all couplings where that can be enumerated, else those of Tian & Pearl (2000)."""
+    def bounds(self, model: Model, reply: Reply) -> tuple[Tensor, Tensor]:
+        """Over all couplings, where that can be enumerated, else those of the rows of the reply."""
+        if reply.bounds is not None:
+            return reply.bounds
         ends = self._extremes(model)
-        if ends is None:
-            ends = self._tian_pearl(model, seed)
+        if ends is None:  # exact probabilities, but too many couplings
+            ends = torch.full((3, 2), torch.nan, dtype=torch.float64)
         return ends[:, :1], ends[:, 1:]
 
     def _twins(self, model: SCM) -> list[tuple[Twins, World, bool]]:
@@ -210,14 +220,30 @@ class Causation:
             found.append([end / among for end in range_])
         return torch.tensor(found, dtype=torch.float64)
 
-    def _tian_pearl(self, model: Model, seed: int) -> Float[Tensor, "3 2"]:
-        """From the law of what is seen, and those of the event in either world."""
-        (cause, absence), y, with_, without = self._played(model, {}, seed)
+    def _drawn_bounds(
+        self, model: Model, x: Sequence[Rows], y: Rows, with_: Rows, without: Rows
+    ) -> list[tuple[float, float]]:
+        """Bounds that are frequencies of the rows in which the worlds are seen."""
+        cause, absence = x
+        if self._is_of_one_world(model):
+            return frechet(cause, absence, y, with_, without)
         p, q = (float(e.double().mean()) for e in (with_, without))
         xy, xn = (float((cause & e).double().mean()) for e in (y, ~y))
         ay, an = (float((absence & e).double().mean()) for e in (y, ~y))
-        found = tian_pearl(p, q, seen=(xy, xn, ay, an))
-        return torch.tensor(found, dtype=torch.float64)
+        return tian_pearl(p, q, seen=(xy, xn, ay, an))
+
+    def _is_of_one_world(self, model: Model) -> bool:
+        """Whether P(Y(x') | x) and P(Y(x) | x') need no noise in two worlds at once."""
+        if not isinstance(model, Structural):
+            return False
+        q = self.question
+        sites = [t for t in q.do if isinstance(t, str) and q.before.get(t) is not q.do[t]]
+        for world in (q.do, q.versus):
+            twins = Twins(model, q.before, world)
+            copies = [*((t, 0) for t in sites), twins.copy(q.outcome, 1)]
+            if twins.doubled(twins.upstream(copies)):
+                return False
+        return True
 
     def _played(self, model: Model, shared: Shared, seed: int) -> tuple[Any, ...]:
         """Rows in which cause and absence are seen, and the event as it was and in both worlds."""
@@ -231,6 +257,40 @@ class Causation:
         ]
         y = [self.event(v) for v in play(q, model, shared, pairs, seed)]
         return x, y[0], y[1], y[2]
+
+
+def frechet(
+    cause: Rows, absence: Rows, y: Rows, with_: Rows, without: Rows
+) -> list[tuple[float, float]]:
+    """Bounds on PN, PS and PNS by the shares of Y(x) and Y(x') in rows of x, of x' and of neither.
+
+    In rows that show x, Y is Y(x), so that P(Y(x), not Y(x') | x) lies between
+    max(0, P(Y | x) - P(Y(x') | x)) and min(P(Y | x), 1 - P(Y(x') | x)) (Frechet 1951).
+
+    Args:
+        cause: whether a row shows x.
+        absence: whether it shows x'.
+        y: the event as it was.
+        with_: the event under x.
+        without: the event under x'.
+
+    Example:
+        >>> rows = torch.arange(8)
+        >>> x, y = rows < 4, rows % 2 == 0  # half of either; Y(x) is Y, nobody has Y(x')
+        >>> frechet(x, ~x, x & y, y, rows < 0)
+        [(1.0, 1.0), (0.5, 0.5), (0.5, 0.5)]
+    """
+    n, low, high = len(y), 0, 0
+    for rows in (cause, absence, ~cause & ~absence):
+        size, p, q = (int(e.sum()) for e in (rows, rows & with_, rows & without))
+        low, high = low + max(0, p - q), high + min(p, size - q)
+    xy, an = int((cause & y).sum()), int((absence & ~y).sum())
+    unharmed, helped = int((cause & ~without).sum()), int((absence & with_).sum())
+    spared = int((cause & ~y).sum())
+    had = int((absence & y).sum())
+    pn = (max(0, unharmed - spared) / xy, min(xy, unharmed) / xy) if xy else (0.0, 1.0)
+    ps = (max(0, helped - had) / an, min(an, helped) / an) if an else (0.0, 1.0)
+    return [pn, ps, (low / n, high / n)]
 
 
 def tian_pearl(

@@ -45,12 +45,14 @@ class Reply:
         values: m effects, of k levels.
         errors: what draws leave open of them; zero where they are exact.
         how: how evidence was taken in, if there was any.
+        bounds: the least and the largest value over all couplings, where draws show them.
     """
 
     worlds: Float[Tensor, "w n k"]
     values: Float[Tensor, "m k"]
     errors: Float[Tensor, "m k"]
     how: str = ""
+    bounds: tuple[Float[Tensor, "m k"], Float[Tensor, "m k"]] | None = None
 
 
 Query = Callable[[Model, Shared, int], Reply]
@@ -124,7 +126,12 @@ def _averaged(replies: Sequence[Reply]) -> Reply:
     """The posterior means."""
     values = torch.stack([r.values for r in replies]).mean(0)
     worlds = torch.stack([r.worlds for r in replies]).mean(0)
-    return Reply(worlds, values, torch.zeros_like(values), replies[0].how)
+    ends = [r.bounds for r in replies if r.bounds is not None]
+    bounds = None
+    if ends:
+        low, high = (torch.stack(list(each)).mean(0) for each in zip(*ends, strict=True))
+        bounds = low, high
+    return Reply(worlds, values, torch.zeros_like(values), replies[0].how, bounds)
 
 
 def interval(

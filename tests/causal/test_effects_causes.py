@@ -137,9 +137,44 @@ def test_draws_where_nothing_is_enumerated() -> None:
     truth = [(above - below) / above, (above - below) / (1 - below), above - below]
     assert bool(((found.values[:, 0] - torch.tensor(truth)).abs() < 4.5 * found.error[:, 0]).all())
     assert found.bounds is not None
-    assert bool((found.bounds[0] <= found.values + 0.02).all())
-    assert bool((found.values <= found.bounds[1] + 0.02).all())
+    assert bool((found.bounds[0] <= found.values).all())
+    assert bool((found.values <= found.bounds[1]).all())
     assert "y in two worlds at once, as the noise" in str(found)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_values_lie_within_the_bounds_of_the_same_draws(seed: int) -> None:
+    """A third level of the cause, and y | x normal: Frechet's bounds are known, and reached.
+
+    Y(x) = x + u > 1 with one u: whoever has the event without x has it with x, so that every value
+    is at its lower bound, (p - q) / p, (p - q) / (1 - q) and p - q.
+    """
+    scm = SCM("x -> y", x=CategoricalTable([0.4, 0.3, 0.3]), y=LinearGaussian({"x": [0.0, 1.0, 2]}))
+    found = causation(scm, "y", event=lambda y: y > 1, draws=3000, seed=seed, **DO)
+    assert found.bounds is not None
+    low, high = found.bounds
+    assert bool((low <= found.values).all()) and bool((found.values <= high).all())
+    p, q = 0.5, 0.158655
+    truth = torch.tensor([(p - q) / p, (p - q) / (1 - q), p - q])
+    assert torch.allclose(low[:, 0], truth.double(), atol=0.08)
+    most = torch.tensor([1.0, p / (1 - q), p])
+    assert torch.allclose(high[:, 0], most.double(), atol=0.08)
+
+
+def test_bounds_where_what_is_seen_depends_on_a_coupling() -> None:
+    """w as it was seen and y in another world need m in both: the bounds are Tian & Pearl's."""
+    scm = SCM(
+        "x -> m -> w; {m w} -> y",
+        x=CategoricalTable([0.5, 0.5]),
+        m=LinearGaussian({"x": [0.0, 1.0]}),
+        w=causal.Ordinal({"m": 1.0}, cutpoints=[0.0]),
+        y=LinearGaussian({"m": 1.0, "w": [0.0, 1.0]}),
+    )
+    asked: dict[str, Any] = {"do": {"x": 1, "w": 1}, "versus": {"x": 0, "w": 0}}
+    found = causation(scm, "y", event=lambda y: y > 1, draws=3000, seed=0, **asked)
+    assert found.bounds is not None
+    assert bool((found.bounds[0] <= found.values).all())
+    assert bool((found.values <= found.bounds[1]).all())
 
 
 def test_rare_events_are_not_reported() -> None:
@@ -148,6 +183,8 @@ def test_rare_events_are_not_reported() -> None:
     found = causation(scm, "y", event=lambda y: y > 0, **asked)
     assert bool(found["PN"].isnan()) and not bool(found["PNS"].isnan())
     assert "PN, PS: fewer than 10 of the rows" in str(found)
+    assert found.bounds is not None
+    assert found.bounds[0].isnan().flatten().tolist() == [True, True, False]
 
 
 def test_the_posterior_of_a_probability_of_causation() -> None:
