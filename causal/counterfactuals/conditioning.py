@@ -116,13 +116,26 @@ def _probabilities(model: Model, batch: Batch, found: Abduction) -> dict[str, Fl
 
 
 def evidence_rows(model: Model, evidence: Any) -> Any:
-    """Evidence of single values as one row."""
+    """Evidence of single values as one row; of a frame, the columns that it has."""
+    if type(evidence).__module__.partition(".")[0] == "pandas":
+        return _columns(model, evidence)
     if not isinstance(evidence, Mapping):
         return evidence
     return {
         name: x if isinstance(x, Tensor) and x.dim() else _row(model, name, x)
         for name, x in evidence.items()
     }
+
+
+def _columns(model: Model, frame: Any) -> Any:
+    """A frame that lacks columns of the schema, read by the schema of those that it has."""
+    if model.schema is None or model.schema.site is not None:
+        return frame
+    names = list(getattr(frame, "columns", ()))
+    known = [name for name in model.schema.columns if name in names]
+    if not known or set(known) != set(names):
+        return frame
+    return model.schema.select(known).encode(frame, all_missing="keep")
 
 
 def _row(model: Model, name: str, value: Any) -> Any:

@@ -17,6 +17,7 @@ from torch.distributions import Distribution
 from causal.counterfactuals import gaussian
 from causal.counterfactuals.abduction import Method, abduct
 from causal.counterfactuals.answers import Comparison, Counterfactual
+from causal.counterfactuals.conditioning import evidence_rows
 from causal.counterfactuals.couplings import bounds
 from causal.counterfactuals.evidence import Abduction, levels_of
 from causal.counterfactuals.walks import downstream, is_walked
@@ -66,7 +67,8 @@ def counterfactual(
 
     Args:
         model: any model of all sites; latent ones may have a guide.
-        evidence: rows in any form; what is missing, cells or whole sites, is drawn given the rest.
+        evidence: rows in any form, or one value by site, in the user's words where the model has a
+            schema; what is missing, cells or whole sites, is drawn given the rest.
         do: interventions by site or arrow, as in `causal.do`. A Distribution is drawn from afresh:
             its randomness is the policy's own. A shift or another mechanism keeps the noise.
         particles: draws a row, where the evidence leaves something open.
@@ -150,7 +152,7 @@ def compare(
     if not wanted:
         raise ValueError("No scenario came: pass at least one intervention, do=[{'A': 1}].")
     _check_noise(model, wanted)
-    batch = prepare(model, evidence)
+    batch = prepare(model, evidence_rows(model, evidence))
     with asking(model, seed):
         acted = [_do(model, each) for each in wanted]
         found = abduct(model, batch, particles=particles, method=method)

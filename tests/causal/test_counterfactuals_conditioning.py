@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 import pgm
-from causal import SCM, CategoricalTable, LinearGaussian, LinearSoftmax, condition, do
+from causal import (
+    SCM,
+    CategoricalTable,
+    LinearGaussian,
+    LinearSoftmax,
+    condition,
+    counterfactual,
+    do,
+)
 from causal.mechanisms import LinearVector
 
 
@@ -60,3 +68,27 @@ def test_clamped_cells_of_observed_columns_under_another_mechanism() -> None:
     found = pgm.log_prob(do(scm, C=C), {**rows, "clamped": clamped}, seed=0).value
     own = C.dist({"A": rows["A"]}).log_prob(rows["C"])
     torch.testing.assert_close(found, own, atol=1e-4, rtol=0)
+
+
+def test_a_frame_of_some_columns_is_evidence_of_these() -> None:
+    """What it lacks was not seen, as in a mapping of tensors in the model's numbers."""
+    import pandas as pd
+
+    schema = pgm.Schema({"A": pgm.Continuous(mean=10.0, std=2.0), "B": pgm.Continuous()})
+    scm = SCM("A -> B", A=LinearGaussian(), B=LinearGaussian({"A": 2.0}), schema=schema)
+    frame, coded = pd.DataFrame({"B": [3.0, 1.0]}), {"B": torch.tensor([3.0, 1.0])}
+    read, told = condition(scm, frame), condition(scm, coded)
+    torch.testing.assert_close(read.mean()["A"], told.mean()["A"])
+    assert read.mean()["A"].tolist() == pytest.approx([1.2, 0.4])
+    again = counterfactual(scm, frame, do={"A": 10.0}).mean()["B"]
+    torch.testing.assert_close(again, torch.tensor([0.6, 0.2]), atol=1e-5, rtol=0)
+    one = counterfactual(scm, {"B": 3.0}, do={"A": 10.0}).mean()["B"]
+    torch.testing.assert_close(one, torch.tensor([0.6]), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="does not know: C"):
+        condition(scm, frame.assign(C=1.0))
+
+
+def test_a_set_site_is_shown_by_its_levels() -> None:
+    """E of a site with levels is one-hot, whether it was set, seen or drawn."""
+    found = condition(do(table(), X=2), {"Y": torch.tensor([1, 0])}, particles=10, seed=0)
+    assert found.mean()["X"].tolist() == [[0.0, 0.0, 1.0]] * 2
