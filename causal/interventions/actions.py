@@ -55,26 +55,35 @@ def checked(
                 f"{name!r} is context of {type(model).__name__}: its program is conditional on it "
                 "and has no mechanism to replace. Pass it as context= or in the batch."
             )
+    sites = sites_of(model, 2)
+    if sites is not None:
+        _check_names(model, wanted, sites)
     coded = {
         name: encode(model, name[0] if isinstance(name, tuple) else name, value)
         for name, value in wanted.items()
     }
-    lengths = [len(v) for v in coded.values() if isinstance(v, Tensor) and v.dim()]
-    sites = sites_of(model, max([2, *lengths]))
     if sites is None:
         return coded
+    lengths = [len(v) for v in coded.values() if isinstance(v, Tensor) and v.dim()]
+    sites = sites_of(model, max([2, *lengths]))
+    assert sites is not None
     graph = _rewired(model, {**before, **coded})
     for name, value in coded.items():
         if isinstance(name, tuple):
             check_arrow(model, graph, name, value, sites)
             continue
-        if name not in sites:
+        _check(model, name, value, sites[name])
+    return coded
+
+
+def _check_names(model: Model, wanted: Mapping[Any, Any], sites: Mapping[str, Site]) -> None:
+    """Refuses what is no site, before its value is read; arrows have a check of their own."""
+    for name in wanted:
+        if not isinstance(name, tuple) and name not in sites:
             raise ValueError(
                 f"{type(model).__name__} has no site {name!r} to intervene on."
                 f"{suggestion(name, sites)} Its sites are: {listing(list(sites))}."
             )
-        _check(model, name, value, sites[name])
-    return coded
 
 
 def _rewired(model: Model, values: Mapping[Target, Action]) -> nx.DiGraph:

@@ -332,3 +332,14 @@ def test_what_a_policy_or_an_arrow_says_is_a_level(done: dict[Any, Any]) -> None
         pgm.sample.generic(causal.do(scm, done), 100)
     with pytest.raises(ValueError, match="levels"):
         causal.counterfactual(scm, rows, do=done)
+
+
+@pytest.mark.parametrize("value", ["high", 1.0, None])
+def test_a_name_that_is_none_is_told_before_its_value(value: Any) -> None:
+    """A label of a misspelt column is no matter of labels."""
+    scm = SCM(
+        "treat -> bp",
+        schema=pgm.Schema({"treat": pgm.Categorical(("none", "high")), "bp": pgm.Continuous()}),
+    )
+    with pytest.raises(ValueError, match=r"no site 'treatt' to intervene on\. Did you mean .treat"):
+        do(scm, {"treatt": value})
