@@ -173,10 +173,11 @@ def refute_scm(
             f"{outcome!r} has levels; the refuters compare means of numbers. Give its probability "
             "by causal.adjust on a 0/1 column, and refute that."
         )
-    used = frame[list(base.nodes)].reset_index(drop=True)
+    used, labels = _coded(frame[list(base.nodes)].reset_index(drop=True), treatment)
 
     def again(changed: "pandas.DataFrame", t: str, y: str, more: list[str]) -> float:
-        data = changed.assign(**{treatment: changed[t].to_numpy(), outcome: changed[y].to_numpy()})
+        x = labels.take(changed[t].to_numpy())
+        data = changed.assign(**{treatment: x, outcome: changed[y].to_numpy()})
         model = _widened(base, treatment, outcome, more)
         return _effect(model, data[list(model.nodes)], treatment, outcome, do, versus)
 
@@ -184,6 +185,14 @@ def refute_scm(
     others = [node for node in base.nodes if node not in (treatment, outcome)]
     names = (treatment, outcome, others)
     return _run(again, used, names, value, 0.2 * abs(value), kind, draws, seed)
+
+
+def _coded(frame: "pandas.DataFrame", treatment: str) -> tuple["pandas.DataFrame", Any]:
+    """The treatment as places among its values, and these: DoWhy shuffles no text."""
+    import pandas as pd
+
+    codes, values = pd.factorize(frame[treatment], use_na_sentinel=False)
+    return frame.assign(**{treatment: codes}), values
 
 
 def _run(

@@ -1,9 +1,12 @@
 """Refuters: sound estimates pass, unsound ones fail, and every draw is what it is said to be."""
 
+from typing import Any
+
 import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import causal
 import pgm
@@ -85,6 +88,24 @@ def test_a_structural_model_is_estimated_again(how: How) -> None:
     assert tried.value == pytest.approx(2, abs=0.4)
     assert float(tried.draws.mean()) == pytest.approx(tried.expected, abs=0.2)
     assert all((v == before[k]).all() for k, v in scm.state_dict().items())
+
+
+@pytest.mark.parametrize("how", ["placebo", "bootstrap"])
+def test_a_treatment_of_labels(how: How) -> None:
+    """Text is shuffled as codes are: the same draws."""
+    told = {}
+    for labels in ((0, 1), ("none", "high")):
+        frame = rows(300)
+        frame["t"] = np.array(labels, dtype=object if labels[0] else int)[frame["t"].astype(int)]
+        level = pgm.Categorical(labels)
+        schema = pgm.Schema({**pgm.Schema.infer(frame).columns, "t": level})
+        scm = SCM(WTY, schema=schema)
+        causal.estimate(scm, frame)
+        ask: dict[str, Any] = {"treatment": "t", "outcome": "y", "draws": 40, "seed": 0}
+        tried = refute_scm(scm, frame, how, do=labels[1], versus=labels[0], **ask)
+        assert tried.passed and float(tried.draws.std()) > 0
+        told[labels[1]] = tried.draws
+    torch.testing.assert_close(told[1], told["high"])
 
 
 def test_global_randomness_is_left_as_it_was() -> None:
