@@ -16,6 +16,7 @@ from causal.graph import as_graph, latents, observed
 from causal.identification import NotIdentifiable, identify
 from causal.scm import SCM
 from pgm import Categorical, Schema
+from pgm.schema.checks import refuse_free_text
 from pgm.schema.columns import listing
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def _schema(frame: "pandas.DataFrame", levels: Sequence[str]) -> Schema:
     unknown = [name for name in levels if name not in frame]
     if unknown:
         raise ValueError(f"--levels names {listing(unknown)}, which are no nodes with a column.")
+    refuse_free_text(frame)
     columns = dict(Schema.infer(frame, site=None).columns)
     for name in levels:
         columns[name] = Categorical(tuple(sorted(frame[name].dropna().unique().tolist())))

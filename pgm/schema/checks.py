@@ -52,6 +52,48 @@ def check_names(frame: "pandas.DataFrame", columns: Mapping[str, Column]) -> Non
         )
 
 
+_LEVELS, _SHARE = 50, 0.2
+"""Text with more different values than these, and than this share of the rows, is no label."""
+
+
+def refuse_free_text(frame: "pandas.DataFrame") -> None:
+    """Refuses columns of text whose cells hardly repeat: numbers with a slip, names, sentences.
+
+    Read as levels, every one of their values would be a parameter with next to no rows behind it.
+    """
+    import pandas as pd
+
+    for name in frame.columns:
+        cells = frame[name]
+        if isinstance(cells.dtype, pd.CategoricalDtype):
+            continue
+        n, k = int(cells.notna().sum()), int(cells.nunique())
+        text = k > max(_LEVELS, _SHARE * n) and pd.api.types.infer_dtype(cells) == "string"
+        if text:
+            held = f'Column "{name}" holds text with {k} different values in {n} rows'
+            raise ValueError(f"{held}{_slips(cells, n)}")
+
+
+def _slips(cells: "pandas.Series", n: int) -> str:
+    """What is wrong with a column of text: a few cells that are no numbers, or all."""
+    import pandas as pd
+
+    wrong = (pd.to_numeric(cells, errors="coerce").isna() & cells.notna()).to_numpy()
+    if 2 * wrong.sum() > n:
+        return (
+            ", as names, dates and sentences do: hardly any two rows share a level. Make a number "
+            "or coarser levels of it, or drop it."
+        )
+    first = [f"{cells.iloc[i]!r} (row {i})" for i in wrong.nonzero()[0][:3]]
+    return (
+        f"; a number was expected. First cells that are no numbers, rows counted from 0: "
+        f"{listing(first)}. Mend them, or make them missing: "
+        'pandas.to_numeric(column, errors="coerce").'
+        if first
+        else "; numbers were expected, and all of it can be read as such: pandas.to_numeric(column)."
+    )
+
+
 def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
     """Refuses a word that is not among the choices, which would else pass for one of them."""
     if value not in choices:

@@ -1,5 +1,6 @@
 """The command line: a graph drawn, an effect identified and estimated, mistakes explained."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -80,3 +81,36 @@ def test_graphs_that_the_table_cannot_answer(
         with pytest.raises(SystemExit):
             main(["effect", str(table), graph, *asked])
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({17: "bad", 30: "n.a.!"}, r"no numbers.*: 'bad' \(row 17\), 'n.a.!' \(row 30\)"),
+        ({i: f"patient {i}" for i in range(100)}, "100 different values in 100 rows, as names"),
+    ],
+)
+def test_text_where_numbers_were_meant(
+    cells: dict[int, str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told at once, and not after a fit of a level a row."""
+    y = pd.Series([0.5 * i for i in range(100)], dtype=object)
+    for i, cell in cells.items():
+        y[i] = cell
+    path = tmp_path / "table.csv"
+    pd.DataFrame({"x": [i % 2 for i in range(100)], "y": y}).to_csv(path, index=False)
+    with pytest.raises(SystemExit):
+        main(["effect", str(path), "x -> y", "--outcome", "y", "--do", "x=1", "--versus", "x=0"])
+    said = capsys.readouterr().err
+    assert 'Column "y" holds text with 100 different values in 100 rows' in said
+    assert re.search(message, said)
+
+
+def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """What it was to be is said, and that text of a graph is taken as well."""
+    with pytest.raises(SystemExit):
+        main(["effect", "nowhere.csv", "x -> y", "--outcome", "y", "--do", "x=1"])
+    assert "no table 'nowhere.csv'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["identify", "nowhere.dot", "--outcome", "y", "--do", "x"])
+    assert "no file 'nowhere.dot'" in capsys.readouterr().err
