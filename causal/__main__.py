@@ -41,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NotIdentifiable as error:
         print(error)
         return 1
+    except FileNotFoundError as error:
+        parser.error(
+            f"there is no file or folder {str(error.filename)!r}. A table is a file; a graph is a "
+            "file, or text with an arrow, such as 'X -> Y'."
+        )
     except (OSError, TypeError, ValueError) as error:
         parser.error(str(error))
     return 0

@@ -68,8 +68,7 @@ def refuse_free_text(frame: "pandas.DataFrame") -> None:
         if isinstance(cells.dtype, pd.CategoricalDtype):
             continue
         n, k = int(cells.notna().sum()), int(cells.nunique())
-        text = k > max(_LEVELS, _SHARE * n) and pd.api.types.infer_dtype(cells) == "string"
-        if text:
+        if k > max(_LEVELS, _SHARE * n) and pd.api.types.infer_dtype(cells) == "string":
             held = f'Column "{name}" holds text with {k} different values in {n} rows'
             raise ValueError(f"{held}{_slips(cells, n)}")
 
@@ -84,13 +83,13 @@ def _slips(cells: "pandas.Series", n: int) -> str:
             ", as names, dates and sentences do: hardly any two rows share a level. Make a number "
             "or coarser levels of it, or drop it."
         )
+    if not wrong.any():
+        return "; all of it can be read as numbers: pandas.to_numeric(column)."
     first = [f"{cells.iloc[i]!r} (row {i})" for i in wrong.nonzero()[0][:3]]
     return (
-        f"; a number was expected. First cells that are no numbers, rows counted from 0: "
+        "; a number was expected. First cells that are no numbers, rows counted from 0: "
         f"{listing(first)}. Mend them, or make them missing: "
         'pandas.to_numeric(column, errors="coerce").'
-        if first
-        else "; numbers were expected, and all of it can be read as such: pandas.to_numeric(column)."
     )
 
 
