@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributions import constraints
 
 import pgm
 from pgm.batch import SEEN, Batch, repeat, rows_of, take
@@ -191,6 +192,38 @@ def test_the_generic_bound_is_below_the_own_density(name: str) -> None:
     assert bound <= own.value.mean() + 4 * error + 1e-3
 
 
+def box(model: pgm.Model, x: torch.Tensor, *, margin: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The range of some rows, a few standard deviations wider, within the support of the site."""
+    low, high = support(model)
+    wider = margin * x.std(0)
+    return (x.min(0).values - wider).clamp(low, high), (x.max(0).values + wider).clamp(low, high)
+
+
+def support(model: pgm.Model) -> tuple[float, float]:
+    """The least and the largest value that a cell of x can take."""
+    with torch.no_grad(), seeded(0):
+        found = draw(model, 2).sites["x"].fn.support
+    while isinstance(found, constraints.independent):
+        found = found.base_constraint
+    ends = (vars(found).get(end) for end in ("lower_bound", "upper_bound"))
+    low, high = (float(v) if isinstance(v, int | float) else None for v in ends)
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_own_density_is_zero_where_nothing_is_drawn(name: str) -> None:
+    found, _ = fitted(name)
+    model, batch = found.model, few(found)
+    plain = observed(model, batch) == ["x"] and not found.discrete
+    if not plain or pgm.abilities(model)["log_prob"] != "own":
+        pytest.skip("no density of its own, or of several sites")
+    low, high = support(model)
+    for beyond in (low - 1, high + 1):
+        if math.isfinite(beyond):
+            x = torch.full_like(batch["x"], beyond)
+            assert (pgm.log_prob(model, x, seed=0).value == -math.inf).all()
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_two_dimensional_density_integrates_to_one(name: str) -> None:
     found, _ = fitted(name)
@@ -199,16 +232,14 @@ def test_a_two_dimensional_density_integrates_to_one(name: str) -> None:
     continuous = sites == ["x"] and batch["x"].shape[1:] == (2,) and not found.discrete
     if not continuous or pgm.abilities(model)["log_prob"] not in ("own", "generic"):
         pytest.skip("no density on the plane")
-    x = prepare(model, found.data)["x"]
-    margin = 2 * x.std(0)
-    low, high = x.min(0).values - margin, x.max(0).values + margin
+    low, high = box(model, prepare(model, found.data)["x"], margin=2.0)
     side = 120 if pgm.log_prob(model, batch, seed=0).kind == "exact" else 50
-    axes = [torch.linspace(float(a), float(b), side) for a, b in zip(low, high, strict=True)]
-    grid = torch.cartesian_prod(*axes)
+    middles = (torch.arange(side) + 0.5) / side
+    grid = low + (high - low) * torch.cartesian_prod(middles, middles)
     density = pgm.log_prob(model, grid, particles=20, seed=0)
     if density.kind not in ("exact", "bound"):
         pytest.skip(f"its density is {density.kind}")
-    cell = float(((high - low) / (side - 1)).prod())
+    cell = float(((high - low) / side).prod())
     mass = float(density.value.double().exp().sum()) * cell
     if density.kind == "exact":
         assert mass == pytest.approx(1.0, abs=0.03)
@@ -232,7 +263,7 @@ def test_samples_and_density_agree(name: str) -> None:
     if kind != "exact":
         pytest.skip(f"its density is {kind}")
     x = pgm.sample(model, 4000, seed=1)["x"]
-    low, high = x.min(0).values - x.std(0), x.max(0).values + x.std(0)
+    low, high = box(model, x, margin=1.0)
     with seeded(2):
         u = low + (high - low) * torch.rand(20000, 2)
     density = pgm.log_prob(model, u, seed=0)
