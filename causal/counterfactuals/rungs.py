@@ -29,6 +29,10 @@ SHORTEST = 300
 Rule = Callable[[Model, Batch, Abduction, int], Abduction | None]
 
 
+_ROUNDING = 1e-3
+"""Differences of log weights that may be of float32 sums alone, and that change no draw."""
+
+
 def _nothing(model: Model, batch: Batch, start: Abduction, particles: int) -> None:
     """Inversion does not apply: something was not seen."""
 
@@ -110,13 +114,19 @@ def _resampled(model: Model, batch: Batch, start: Abduction, particles: int) -> 
 
 
 def _tails(log_w: Float[Tensor, "particles n"], ess: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """k-hat of the rows with the fewest effective particles, NaN for the others."""
+    """k-hat of the rows with the fewest effective particles, NaN for the others.
+
+    Where evidence tells draws apart by no more than rounding, as that of roots alone, there is no
+    tail either.
+    """
     from pgm.inference import pareto_k
 
     k = torch.full_like(ess, torch.nan)
     if len(log_w) >= 25:  # fewer have no tail to fit
         worst = ess.argsort()[:GAUGED]
+        even = log_w.max(0).values - log_w.min(0).values < _ROUNDING
         k[worst] = pareto_k(log_w[:, worst]).to(k)
+        k[even] = torch.nan
     return k
 
 

@@ -92,3 +92,18 @@ def test_a_set_site_is_shown_by_its_levels() -> None:
     """E of a site with levels is one-hot, whether it was set, seen or drawn."""
     found = condition(do(table(), X=2), {"Y": torch.tensor([1, 0])}, particles=10, seed=0)
     assert found.mean()["X"].tolist() == [[0.0, 0.0, 1.0]] * 2
+
+
+def test_evidence_of_roots_alone_makes_no_tail() -> None:
+    """All weights are p(z); what is left is the rounding of sums over d and b, no tail to gauge."""
+    scm = SCM(
+        "z -> {d x}; {d x} -> y; y -> b",
+        z=LinearGaussian(),
+        d=LinearSoftmax({"z": [0.13, 0.27, -0.6]}, intercept=[0.3, -0.2, 0.1]),
+        x=LinearGaussian({"z": 0.3}),
+        y=LinearGaussian({"x": 1.0, "d": [0.0, 1.0, 2.0]}),
+        b=LinearSoftmax({"y": [1.7, 0.3]}, intercept=[0.0, 0.4]),
+    )
+    found = condition(scm, {"z": torch.linspace(-3, 3, 40)}, particles=200, seed=0)
+    assert found.k is not None and bool(found.k.isnan().all())
+    assert found.ess is not None and float(found.ess.min()) == pytest.approx(200, rel=1e-3)
