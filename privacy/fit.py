@@ -45,6 +45,7 @@ from privacy.options import (
     public_rows,
     refuse,
     refuse_old_noise,
+    refuse_text,
     sampling_rate,
 )
 from privacy.record import Hidden, PrivateFit
@@ -165,6 +166,7 @@ class PrivateTraining(Training):
         **refused: Any,
     ) -> None:
         refuse(refused, [*inspect.signature(PrivateTraining).parameters][2:-1])
+        refuse_text(epsilon=epsilon, delta=delta, steps=steps, clip=clip, rows=rows, rate=rate)
         delta, given = goal(epsilon, delta, ledger, budget)
         check_options(delta, accountant, steps, clip, learning_rate)
         if schema is not None:

@@ -46,6 +46,25 @@ def refuse(options: dict[str, Any], known: Sequence[str]) -> None:
         raise TypeError(f"A private fit has no option {name!r}; it has {', '.join(known)}.")
 
 
+def refuse_text(**options: Any) -> None:
+    """Refuses text where a number is meant, as a form or a command line hands over.
+
+    Raises:
+        TypeError: an option is text.
+
+    Example:
+        >>> refuse_text(epsilon="1")
+        Traceback (most recent call last):
+        TypeError: epsilon='1' is text; a number is compared and computed with. Pass epsilon=1.
+    """
+    for name, value in options.items():
+        if isinstance(value, str):
+            raise TypeError(
+                f"{name}={value!r} is text; a number is compared and computed with. "
+                f"Pass {name}={value or '1'}."
+            )
+
+
 def check_options(
     delta: float, accountant: str, steps: int, clip: float, learning_rate: float
 ) -> None:

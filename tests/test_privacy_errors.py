@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pgm
 import privacy
+from privacy.options import refuse_text
 
 X = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
 GOOD: dict[str, Any] = {"epsilon": 1.0, "delta": 1e-4, "steps": 2}
@@ -86,6 +87,12 @@ def test_options_that_mean_nothing_or_would_spend_uncounted(
     options: dict[str, Any], message: str
 ) -> None:
     refuses(Gaussian(), message, **options)
+
+
+def test_text_where_a_number_is_meant() -> None:
+    """By itself: in the suite beartype speaks before a fit does."""
+    with pytest.raises(TypeError, match=r"delta='1e-5' is text.* Pass delta=1e-5"):
+        refuse_text(epsilon=1.0, rows=None, delta="1e-5")
 
 
 def test_rows_that_somebody_else_batches() -> None:
