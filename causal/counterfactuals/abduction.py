@@ -113,7 +113,7 @@ def _trusted(
     """Climbs to NUTS in the rows whose weights have a heavy tail, if they are few; else warns."""
     if found.ess is None or found.k is None:
         return found
-    heavy, few = found.k > _HEAVY, found.ess < _FEW
+    heavy, few = found.k > _HEAVY, found.ess < _FEW - 1e-3
     rows = (heavy | few).nonzero().flatten()
     if not len(rows):
         return found

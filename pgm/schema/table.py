@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgm.schema.checks import check_choice, check_frame, check_names, refuse_all_missing
+from pgm.schema.checks import (
+    check_choice,
+    check_frame,
+    check_names,
+    refuse_all_missing,
+    refuse_free_text,
+)
 from pgm.schema.columns import (
     Categorical,
     Column,
@@ -133,6 +139,7 @@ class Schema:
                     f"Column name {name!r} is not a string. Rename: frame.rename(columns=str)."
                 )
         refuse_all_missing([name for name in frame.columns if frame[name].isna().all()])
+        refuse_free_text(frame)
         kinds = {
             name: infer_column(name, frame[name], standardise=standardise) for name in frame.columns
         }
