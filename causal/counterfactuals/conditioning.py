@@ -119,7 +119,7 @@ def evidence_rows(model: Model, evidence: Any) -> Any:
     """Evidence of single values as one row; of a frame, the columns that it has."""
     if type(evidence).__module__.partition(".")[0] == "pandas":
         return _columns(model, evidence)
-    if not isinstance(evidence, Mapping):
+    if isinstance(evidence, Batch) or not isinstance(evidence, Mapping):
         return evidence
     return {
         name: x if isinstance(x, Tensor) and x.dim() else _row(model, name, x)
