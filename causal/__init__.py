@@ -1,4 +1,4 @@
-"""Causal models and questions over `pgm`: interventions, counterfactuals, effects, discovery."""
+"""Causal models and questions over `pgm`: graphs, interventions, counterfactuals, effects."""
 
 from causal import assess, attribution, bridge, examples, graph
 from causal.assess import falsify, soundness
