@@ -28,6 +28,7 @@ from causal.mechanisms.additive import shaken
 from causal.structural import Structural, widened
 from pgm import Model, Schema, rows
 from pgm.batch import SEEN
+from pgm.model import tensors_of
 from pgm.schema.columns import listing
 
 _RESERVED = ("clamped", "rows")
@@ -116,8 +117,9 @@ class SCM(Structural):
         Raises:
             ValueError: no such node.
         """
-        check_nodes(self.graph, [node])
-        mechanism = self.mechanisms[_key(node)]
+        mechanism = vars(self.mechanisms)["_modules"].get(_key(node))
+        if mechanism is None:
+            check_nodes(self.graph, [node])
         assert isinstance(mechanism, Mechanism)
         return mechanism
 
@@ -169,7 +171,7 @@ def check_trained(model: Model, nodes: Iterable[str] | None = None) -> None:
     Raises:
         ValueError: with the nodes.
     """
-    state = tuple(p._version for p in model.parameters())
+    state = tuple((id(p), p._version) for p in tensors_of(model))
     if _TRAINED.get(model) == state:
         return
     raw = untrained(model)
@@ -183,7 +185,7 @@ def check_trained(model: Model, nodes: Iterable[str] | None = None) -> None:
         )
 
 
-_TRAINED: WeakKeyDictionary[Model, tuple[int, ...]] = WeakKeyDictionary()
+_TRAINED: WeakKeyDictionary[Model, tuple[tuple[int, int], ...]] = WeakKeyDictionary()
 """The state in which a model was found to be trained: building it anew to compare costs time."""
 
 
@@ -298,4 +300,15 @@ def _check_schema(graph: nx.DiGraph, schema: Schema | None) -> None:
 
 def _key(node: str) -> str:
     """A name for the mechanism that is no attribute of a module and has no dot."""
-    return f"p({node.replace('.', '·')})"
+    return _KEYS[node]
+
+
+class _Keys(dict[str, str]):
+    """Made once a node."""
+
+    def __missing__(self, node: str) -> str:
+        self[node] = f"p({node.replace('.', '·')})"
+        return self[node]
+
+
+_KEYS = _Keys()

@@ -5,6 +5,7 @@ A key that is a parameter of a model's program is context, any other key is an o
 missing: it becomes such a mask here. Whatever stands in an unseen cell becomes a zero.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -53,7 +54,10 @@ def as_batch(data: Any, *, schema: Schema | None = None) -> Batch:
     hidden = {str(k): _hidden(v) for k, v in data.items() if isinstance(v, np.ma.MaskedArray)}
     batch = Batch()
     for name, value in tensors.items():
-        if name.removesuffix(SEEN) in tensors and name.endswith(SEEN):
+        if name.endswith(SEEN) and name.removesuffix(SEEN) in tensors:
+            continue
+        if name + SEEN not in tensors and name not in hidden and _is_plain(value):
+            batch[name] = value
             continue
         batch.update(_fill(name, value, _seen(name, value, tensors, hidden)))
     return batch
@@ -195,6 +199,11 @@ def _tensor(name: str, value: Any) -> Tensor:
     if tensor.dim() == 0:
         raise ValueError(f"Data for {name!r} are a single number; rows come first: shape (n, ...).")
     return tensor
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether all cells are finite, told by their sum, which one pass makes; if in doubt, no."""
+    return not value.is_floating_point() or math.isfinite(value.detach().sum().item())
 
 
 def _hidden(array: np.ma.MaskedArray) -> Tensor:

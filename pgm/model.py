@@ -108,12 +108,12 @@ class Model(PyroModule):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return _first_tensor(self).device
+        return first_tensor(self).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type of the parameters."""
-        return _first_tensor(self).dtype
+        return first_tensor(self).dtype
 
 
 class _Rows(pyro.plate):
@@ -178,9 +178,37 @@ def _has_priors(model: Model) -> bool:
     return any(m._pyro_samples for m in model.modules() if isinstance(m, PyroModule))
 
 
-def _first_tensor(model: Model) -> torch.Tensor:
-    for tensors in (model.parameters(), model.buffers()):
-        for tensor in tensors:
-            if tensor.is_floating_point():
-                return tensor
+def modules_of(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """A module and all inside it, a shared one perhaps twice; `modules()` takes thrice as long."""
+    found = [module]
+    for child in vars(module)["_modules"].values():
+        if child is not None:
+            found += modules_of(child)
+    return found
+
+
+def tensors_of(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The parameters and buffers, those of a shared module perhaps twice."""
+    kinds = ("_parameters", "_buffers")
+    held = [vars(m)[kind] for m in modules_of(model) for kind in kinds]
+    return [t for tensors in held if tensors for t in tensors.values() if t is not None]
+
+
+def first_tensor(model: Model) -> torch.Tensor:
+    """A parameter or, if there is none, a buffer; asked at every question, so a walk of its own."""
+    for kind in ("_parameters", "_buffers"):
+        found = _first_of(model, kind)
+        if found is not None:
+            return found
     return torch.empty(0)
+
+
+def _first_of(module: torch.nn.Module, kind: str) -> torch.Tensor | None:
+    for tensor in vars(module)[kind].values():
+        if tensor is not None and tensor.is_floating_point():
+            return tensor
+    for child in vars(module)["_modules"].values():
+        found = None if child is None else _first_of(child, kind)
+        if found is not None:
+            return found
+    return None

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast
 import torch
 
 from pgm.batch import Batch, as_batch, move
-from pgm.model import Model
+from pgm.model import Model, first_tensor, modules_of
 from pgm.randomness import seeded
 
 P = ParamSpec("P")
@@ -172,8 +172,8 @@ def prepare(model: Model, data: Any) -> Batch:
     """The data as a checked batch on the model's device, in its dtype."""
     if isinstance(data, Batch):
         return data
-    batch = as_batch(data, schema=model.schema)
-    return move(batch, device=model.device, dtype=model.dtype)
+    like = first_tensor(model)
+    return move(as_batch(data, schema=model.schema), device=like.device, dtype=like.dtype)
 
 
 class _Refusal:
@@ -197,8 +197,9 @@ def _batch_first(
 @contextmanager
 def _answering(model: Model) -> Iterator[None]:
     """Evaluation mode without gradients, and the modes as they were afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    training = [module for module in modules_of(model) if module.training]
+    if training:
+        model.eval()
     try:
         with torch.no_grad():
             yield

@@ -93,7 +93,8 @@ def is_finite(site: Site) -> bool:
 
 def levels_of(site: Site) -> int:
     """The number of levels of a site, also where it is set; 0 if its values are numbers."""
-    return int(site.infer.get(LEVELS, categories(site.fn)))
+    said = site.infer.get(LEVELS)
+    return categories(site.fn) if said is None else int(said)
 
 
 class Enumerated(Handled):

@@ -218,7 +218,7 @@ class _Scenario:
         names = list(parts[0])
         schema = self.model.schema
         return Counterfactual(
-            draws=Batch({name: torch.cat([v[name] for v in parts]) for name in names}),
+            draws=Batch(parts[0] if len(parts) == 1 else _joined(parts)),
             how={name: self._how(name, found, worlds[0], units[0].coupling) for name in names},
             do=words(schema, {t: self.acted.values[t] for t in self.wanted}),
             levels={name: levels_of(found.sites[name]) for name in names},
@@ -275,6 +275,11 @@ class _Scenario:
         if is_open(site):
             ways.append(f"{coupling_of(name, site.fn, coupling)} coupling, not identified")
         return "; ".join(ways) or "exact inversion"
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The particles of all runs."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _check_noise(model: Model, wanted: Sequence[Mapping[Any, Any]]) -> None:

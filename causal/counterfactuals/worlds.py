@@ -106,6 +106,10 @@ class Units:
         chosen = None
         if old[0].levels > 1 or self.coupling is not None:
             chosen = coupling_of(node, old[0].dist(old[1]), self.coupling)
+        if now[0] is old[0]:
+            carried = now[0].carry(now[1], old[1], self.values[node])
+            if carried is not None:
+                return carried
         if node not in self._noise:
             with naming(node):
                 self._noise[node] = old[0].pull(old[1], self.values[node], coupling=chosen)
@@ -236,6 +240,8 @@ def value_of(site: Site, times: int, n: int, x: Tensor | None = None) -> Tensor:
     x = site.value if x is None else x
     if not site.rows:
         return x.expand(times, *x.shape)
+    if times == 1 and len(x) == n:
+        return x[None]
     return x.expand(times * n, *x.shape[1:]).unflatten(0, (times, n))
 
 

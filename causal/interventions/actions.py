@@ -26,7 +26,7 @@ from causal.outcomes import categories, check_levels, is_binary
 from causal.shifts import Shifted
 from causal.structural import Arrow, Structural, rewired
 from pgm import Model, Schema
-from pgm.model import arguments
+from pgm.model import arguments, modules_of, tensors_of
 from pgm.randomness import seeded
 from pgm.schema.columns import listing, suggestion
 from pgm.sites import Run, Site
@@ -65,8 +65,8 @@ def checked(
     if sites is None:
         return coded
     lengths = [len(v) for v in coded.values() if isinstance(v, Tensor) and v.dim()]
-    sites = sites_of(model, max([2, *lengths]))
-    assert sites is not None
+    if lengths and max(lengths) > 2:
+        sites = sites_of(model, max(lengths)) or sites
     graph = _rewired(model, {**before, **coded})
     for name, value in coded.items():
         if isinstance(name, tuple):
@@ -104,19 +104,28 @@ def _rewired(model: Model, values: Mapping[Target, Action]) -> nx.DiGraph:
 def sites_of(model: Model, n: int) -> dict[str, Site] | None:
     """The sites of one run of the program; None if it needs context to run.
 
-    What kind of distribution each node of a structural model has does not change with its
-    parameters, so that one run on two rows is kept.
+    One run on two rows is kept, as long as the model is as it was. What kind of distribution each
+    node of a structural model has does not change with its parameters; any other program may look
+    at them.
     """
-    if n > 2 or not isinstance(model, Structural):
+    if n > 2:
         return _run(model, n)
-    kinds = tuple(id(m) for m in model.modules()), model.dtype, model.device
+    state = _state(model)
     known = _KNOWN.get(model)
-    if known is None or known[0] != kinds:
+    if known is None or known[0] != state:
         sites = _run(model, n)
         if sites is None:
             return None
-        known = _KNOWN[model] = (kinds, sites)
+        known = _KNOWN[model] = (state, sites)
     return known[1]
+
+
+def _state(model: Model) -> tuple[Any, ...]:
+    """What the sites of a model rest on: its modules and, in a program, its tensors."""
+    state = [*map(id, modules_of(model)), model.dtype, model.device]
+    if not isinstance(model, Structural):
+        state += [(id(t), t._version) for t in tensors_of(model)]
+    return tuple(state)
 
 
 def _run(model: Model, n: int) -> dict[str, Site] | None:
@@ -136,7 +145,7 @@ _KNOWN: WeakKeyDictionary[Model, tuple[Any, dict[str, Site]]] = WeakKeyDictionar
 @contextmanager
 def asking(model: Model, seed: int | None) -> Iterator[None]:
     """Evaluation mode, no gradients and seeded draws, as a verb has them."""
-    training = [module for module in model.modules() if module.training]
+    training = [module for module in modules_of(model) if module.training]
     if training:
         model.eval()
     try:
@@ -155,6 +164,8 @@ def fill(name: str, value: Any, fn: Any) -> Tensor:
     """
     event, batch = tuple(fn.event_shape), tuple(fn.batch_shape)
     x = torch.as_tensor(value).to(dtype_of(fn))
+    if not x.dim() and not event:
+        return x.expand(batch)
     tail = x.dim() - len(event)
     try:
         full = torch.broadcast_shapes(x.shape[: max(tail, 0)], batch)

@@ -95,6 +95,15 @@ class LinearGaussian(Mechanism):
         x: Tensor = mu + self.log_scale.exp() * u
         return x
 
+    def carry(self, now: Values, was: Values, x: Tensor) -> Tensor | None:
+        """x + sum_p w_p (now_p - was_p), over the parents that moved: noise adds, and cancels."""
+        if not self.plain:
+            return None
+        for name, w in zip(self.inputs, self.weight.unbind(), strict=True):
+            if now[name] is not was[name]:
+                x = x + w * (now[name] - was[name])
+        return x
+
     def push(self, parents: Values, u: Any, *, coupling: str | None = None) -> Tensor:
         """b + sum_p w_p x_p + sigma u."""
         x: Tensor = self.mean(parents) + self.log_scale.exp() * u

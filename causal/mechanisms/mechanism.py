@@ -43,6 +43,15 @@ class Mechanism(PyroModule):
         object.__setattr__(self, "_arguments", (args, kwargs))
         return self
 
+    def __getattr__(self, name: str) -> Any:
+        """Outside Pyro's context a parameter is just itself, and told without Pyro's detour."""
+        state = self.__dict__
+        if "_pyro_context" in state and not state["_pyro_context"].active:
+            found = state["_parameters"].get(name)
+            if found is not None:
+                return found
+        return super().__getattr__(name)
+
     @property
     def levels(self) -> int:
         """The levels of the node; 1 for numbers and vectors."""
@@ -83,6 +92,13 @@ class Mechanism(PyroModule):
     def pull(self, parents: Values, x: Tensor, *, coupling: str | None = None) -> Any:
         """The noise that made x: abduction (`pgm.noise`)."""
         return noise.pull(self.dist(parents), x, coupling=coupling)
+
+    def carry(self, now: Values, was: Values, x: Tensor) -> Tensor | None:
+        """What x becomes on the same noise when its parents move, push(now, pull(was, x)).
+
+        None where there is no shorter way than through the noise.
+        """
+        return None
 
     def estimate(
         self, x: Shaped[Tensor, " n"], parents: Values, weight: Float[Tensor, " n"]
