@@ -19,7 +19,7 @@ from pyro.poutine import block
 from torch import Tensor
 
 from causal.graph import GraphLike, as_graph, check_nodes
-from causal.interventions.actions import asking
+from causal.interventions.sites import asking
 from causal.mechanisms import Kind, Mechanism
 from causal.outcomes import categories
 from causal.structural import Arrow, Structural

@@ -117,7 +117,8 @@ class SCM(Structural):
         Raises:
             ValueError: no such node.
         """
-        mechanism = vars(self.mechanisms)["_modules"].get(_key(node))
+        held = vars(vars(self)["_modules"]["mechanisms"])["_modules"]  # Pyro's way there is long
+        mechanism = held.get(_key(node))
         if mechanism is None:
             check_nodes(self.graph, [node])
         assert isinstance(mechanism, Mechanism)

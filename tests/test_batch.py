@@ -178,3 +178,13 @@ def test_cells_refuses_what_a_rule_would_ignore() -> None:
 
 def test_it_prints_its_shapes() -> None:
     assert str(as_batch(torch.zeros(2, 3))) == "Batch(x (2, 3))"
+
+
+def test_cells_that_are_finite_but_whose_sum_is_not_are_kept() -> None:
+    x = torch.tensor([3e38, 3e38, -1.0])
+    assert as_batch(x)["x"].tolist() == x.tolist()
+    with pytest.raises(ValueError, match="1 infinite"):
+        as_batch(torch.tensor([3e38, 3e38, float("inf")]))
+    assert as_batch(torch.tensor([float("inf"), -float("inf"), NAN])[2:])["x_seen"].tolist() == [
+        False
+    ]

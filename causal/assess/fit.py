@@ -17,7 +17,7 @@ from torch import Tensor
 
 from causal.assess.falsification import adjust_p
 from causal.assess.kernel import hsic
-from causal.interventions.actions import asking
+from causal.interventions.sites import asking
 from causal.structural import Structural
 from pgm.batch import SEEN, Batch, rows_of
 from pgm.verb import prepare

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from causal.bridge.late import dowhy
-from causal.interventions.actions import asking
+from causal.interventions.sites import asking
 from causal.mechanisms import Mechanism
 from causal.structural import Structural
 from pgm import Categorical, Continuous, Schema

@@ -26,7 +26,8 @@ from causal.counterfactuals.evidence import (
     without,
 )
 from causal.counterfactuals.rungs import RULES, run_chains
-from causal.interventions.actions import dtype_of, sites_of
+from causal.interventions.actions import dtype_of
+from causal.interventions.sites import sites_of
 from causal.structural import Structural
 from pgm import Model
 from pgm.batch import SEEN, Batch, rows_of, take

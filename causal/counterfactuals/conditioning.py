@@ -18,8 +18,9 @@ from causal.counterfactuals.abduction import Method, abduct
 from causal.counterfactuals.answers import Conditional
 from causal.counterfactuals.evidence import Abduction, Enumerated, levels_of
 from causal.counterfactuals.worlds import Units, value_of
-from causal.interventions.actions import asking, encode, words
+from causal.interventions.actions import encode, words
 from causal.interventions.handler import INTERVENED, unwrap
+from causal.interventions.sites import asking
 from causal.outcomes import categories
 from causal.scm import check_trained
 from causal.structural import Structural

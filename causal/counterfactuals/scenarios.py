@@ -31,8 +31,9 @@ from causal.counterfactuals.worlds import (
     spread,
     value_of,
 )
-from causal.interventions.actions import asking, is_shift, words
+from causal.interventions.actions import is_shift, words
 from causal.interventions.handler import INTERVENED, Intervened, do, unwrap
+from causal.interventions.sites import asking
 from causal.mechanisms import Mechanism
 from causal.scm import check_trained
 from causal.structural import Structural

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from causal.graph import descendants, latents
-from causal.interventions.actions import Action, Target, fill, is_shift, policy, shifted, sites_of
+from causal.interventions.actions import Action, Target, fill, is_shift, policy, shifted
 from causal.interventions.arrows import changes
 from causal.interventions.handler import Intervened
+from causal.interventions.sites import sites_of
 from causal.mechanisms import Mechanism
 from causal.scm import SCM
 from causal.structural import Structural, listen, ordered, rewired

@@ -20,7 +20,7 @@ from causal.counterfactuals.walks import Voice, downstream, is_walked, walk
 from causal.interventions.actions import Action, Target
 from causal.interventions.arrows import changes
 from causal.interventions.handler import INTERVENED, Intervened, unwrap
-from causal.mechanisms import Mechanism
+from causal.mechanisms import LinearGaussian, Mechanism
 from causal.shifts import Shifted
 from causal.structural import Structural, listen
 from pgm import Model
@@ -106,10 +106,8 @@ class Units:
         chosen = None
         if old[0].levels > 1 or self.coupling is not None:
             chosen = coupling_of(node, old[0].dist(old[1]), self.coupling)
-        if now[0] is old[0]:
-            carried = now[0].carry(now[1], old[1], self.values[node])
-            if carried is not None:
-                return carried
+        if now[0] is old[0] and isinstance(now[0], LinearGaussian) and now[0].plain:
+            return now[0].carry(now[1], old[1], self.values[node])
         if node not in self._noise:
             with naming(node):
                 self._noise[node] = old[0].pull(old[1], self.values[node], coupling=chosen)

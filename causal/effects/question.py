@@ -17,8 +17,9 @@ from torch.distributions import Distribution
 from causal.counterfactuals.worlds import Coupling, Units, predict
 from causal.effects.enumeration import mean
 from causal.effects.twins import BEFORE, Twins, World
-from causal.interventions.actions import asking, checked, is_shift, sites_of, words
+from causal.interventions.actions import checked, is_shift, words
 from causal.interventions.handler import Intervened, unwrap
+from causal.interventions.sites import asking, sites_of
 from causal.mechanisms import Mechanism
 from causal.outcomes import categories, frequencies, in_units, names
 from causal.scm import SCM

@@ -11,7 +11,7 @@ from causal.effects.enumeration import open_nodes
 from causal.effects.question import Pair, Question
 from causal.effects.twins import Twins
 from causal.graph import latents
-from causal.interventions.actions import sites_of
+from causal.interventions.sites import sites_of
 from causal.structural import Structural
 from pgm.schema.columns import listing
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from causal.effects.parameters import Method, parameters
 from causal.effects.question import Shared
 from causal.fitting.estimation import bootstrap, complete, estimate
-from causal.interventions.actions import asking, sites_of
+from causal.interventions.sites import asking, sites_of
 from causal.scm import SCM, untrained
 from pgm import Model, fit
 from pgm.batch import rows_of, take

@@ -8,10 +8,8 @@ mechanism. What may be done to an arrow is in `causal.interventions.arrows`.
 import copy
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import networkx as nx
 import torch
@@ -21,15 +19,14 @@ from torch.distributions import Distribution, constraints
 
 from causal.graph import check_acyclic
 from causal.interventions.arrows import check_arrow
+from causal.interventions.sites import sites_of
 from causal.mechanisms import Mechanism
 from causal.outcomes import categories, check_levels, is_binary
 from causal.shifts import Shifted
 from causal.structural import Arrow, Structural, rewired
 from pgm import Model, Schema
-from pgm.model import arguments, modules_of, tensors_of
-from pgm.randomness import seeded
 from pgm.schema.columns import listing, suggestion
-from pgm.sites import Run, Site
+from pgm.sites import Site
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -99,61 +96,6 @@ def _rewired(model: Model, values: Mapping[Target, Action]) -> nx.DiGraph:
     if swapped:
         check_acyclic(graph)
     return graph
-
-
-def sites_of(model: Model, n: int) -> dict[str, Site] | None:
-    """The sites of one run of the program; None if it needs context to run.
-
-    One run on two rows is kept, as long as the model is as it was. What kind of distribution each
-    node of a structural model has does not change with its parameters; any other program may look
-    at them.
-    """
-    if n > 2:
-        return _run(model, n)
-    state = _state(model)
-    known = _KNOWN.get(model)
-    if known is None or known[0] != state:
-        sites = _run(model, n)
-        if sites is None:
-            return None
-        known = _KNOWN[model] = (state, sites)
-    return known[1]
-
-
-def _state(model: Model) -> tuple[Any, ...]:
-    """What the sites of a model rest on: its modules and, in a program, its tensors."""
-    state = [*map(id, modules_of(model)), model.dtype, model.device]
-    if not isinstance(model, Structural):
-        state += [(id(t), t._version) for t in tensors_of(model)]
-    return tuple(state)
-
-
-def _run(model: Model, n: int) -> dict[str, Site] | None:
-    with Run() as run, asking(model, 0):
-        try:
-            model.model(n, **arguments(model, "model", {}))
-        except (TypeError, ValueError):
-            if model.context:
-                return None
-            raise
-    return run.sites
-
-
-_KNOWN: WeakKeyDictionary[Model, tuple[Any, dict[str, Site]]] = WeakKeyDictionary()
-
-
-@contextmanager
-def asking(model: Model, seed: int | None) -> Iterator[None]:
-    """Evaluation mode, no gradients and seeded draws, as a verb has them."""
-    training = [module for module in modules_of(model) if module.training]
-    if training:
-        model.eval()
-    try:
-        with torch.no_grad(), seeded(seed):
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def fill(name: str, value: Any, fn: Any) -> Tensor:

@@ -95,10 +95,11 @@ class LinearGaussian(Mechanism):
         x: Tensor = mu + self.log_scale.exp() * u
         return x
 
-    def carry(self, now: Values, was: Values, x: Tensor) -> Tensor | None:
-        """x + sum_p w_p (now_p - was_p), over the parents that moved: noise adds, and cancels."""
-        if not self.plain:
-            return None
+    def carry(self, now: Values, was: Values, x: Tensor) -> Tensor:
+        """x + sum_p w_p (now_p - was_p): noise adds, and cancels where parents move.
+
+        That is push(now, pull(was, x)), for parents that are all numbers.
+        """
         for name, w in zip(self.inputs, self.weight.unbind(), strict=True):
             if now[name] is not was[name]:
                 x = x + w * (now[name] - was[name])

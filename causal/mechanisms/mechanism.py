@@ -93,13 +93,6 @@ class Mechanism(PyroModule):
         """The noise that made x: abduction (`pgm.noise`)."""
         return noise.pull(self.dist(parents), x, coupling=coupling)
 
-    def carry(self, now: Values, was: Values, x: Tensor) -> Tensor | None:
-        """What x becomes on the same noise when its parents move, push(now, pull(was, x)).
-
-        None where there is no shorter way than through the noise.
-        """
-        return None
-
     def estimate(
         self, x: Shaped[Tensor, " n"], parents: Values, weight: Float[Tensor, " n"]
     ) -> None:

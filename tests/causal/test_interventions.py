@@ -343,3 +343,24 @@ def test_a_name_that_is_none_is_told_before_its_value(value: Any) -> None:
     )
     with pytest.raises(ValueError, match=r"no site 'treatt' to intervene on\. Did you mean .treat"):
         do(scm, {"treatt": value})
+
+
+class _Switching(pgm.Model):
+    """A program whose site is a number or a level, by its parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.tensor(0.0))
+
+    def model(self, n: int) -> None:
+        with pgm.rows(n):
+            pyro.sample("x", dist.Normal(0.0, 1.0) if self.w < 1 else dist.Bernoulli(0.5))
+
+
+def test_what_is_known_of_a_program_is_forgotten_when_its_parameters_change() -> None:
+    model = _Switching()
+    assert pgm.sample(do(model, x=3.0), 2)["x"].tolist() == [3.0, 3.0]
+    with torch.no_grad():
+        model.w.fill_(2.0)
+    with pytest.raises(ValueError, match="2 levels"):
+        do(model, x=3.0)

@@ -235,3 +235,12 @@ def test_mechanisms_for_other_nodes_are_refused(make: object, message: str) -> N
 def test_a_count_below_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="A count is 0, 1, 2"):
         causal.Poisson().estimate(torch.tensor([1.0, -1.0]), {}, torch.ones(2))
+
+
+def test_carrying_a_value_is_going_through_its_noise() -> None:
+    node = LinearGaussian({"a": 0.7, "b": -1.3}, intercept=0.2, scale=0.6).double()
+    g = torch.Generator().manual_seed(0)
+    a, b, a_now, x = 10 * torch.randn(4, 50, dtype=torch.float64, generator=g)
+    was, now = {"a": a, "b": b}, {"a": a_now, "b": b}
+    torch.testing.assert_close(node.carry(now, was, x), node.push(now, node.pull(was, x)))
+    assert node.carry(was, was, x) is x  # nothing moved: not even rounding
