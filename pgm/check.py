@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pgm.batch import SEEN, Batch, rows_of, take
 from pgm.model import ROWS, Model, arguments
 from pgm.randomness import seeded
-from pgm.sites import Run, Site
+from pgm.sites import Marginalisable, Run, Site
 from pgm.verb import Unsupported, prepare
 from pgm.weights import log_weight, run_programs
 
@@ -76,15 +76,17 @@ def check(model: Model, data: Any) -> Check:
     whole = prepare(model, data)
     batch = take(whole, slice(0, min(3, rows_of(whole))))
     with torch.no_grad(), seeded(0):
-        problems = [*_layers(model), *_columns(whole)]
+        problems = [*_layers(model)]
         try:
             guide, joint = _runs(model, batch)
+            problems += _columns(whole, joint)
             problems += _programs(model, batch, guide, joint)
             problems = problems or [*_weights(model, batch)]
         except Unsupported:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
             joint = Run()
+            problems += _columns(whole, joint)
             problems.append(f"The programs do not run on these data: {error}")
     found = [site for site in joint.sites.values() if not site.deterministic]
     sites = tuple(_describe(site, batch) for site in found)
@@ -110,11 +112,15 @@ def _layers(model: Model) -> Iterator[str]:
             )
 
 
-def _columns(batch: Batch) -> Iterator[str]:
+def _columns(batch: Batch, joint: Run) -> Iterator[str]:
+    """Cells that no row has; one of a joint density is drawn from the others, as in a series."""
     for name in batch:
         if not name.endswith(SEEN):
             continue
         empty = ~batch[name].flatten(1).any(0) if batch[name].dim() > 1 else ~batch[name].any()
+        site = joint.sites.get(name.removesuffix(SEEN))
+        if site is not None and isinstance(site.fn, Marginalisable) and not bool(empty.all()):
+            continue
         if bool(empty.any()):
             where = empty.nonzero().flatten().tolist() if batch[name].dim() > 1 else "all"
             yield (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from pyro.distributions import Independent, MaskedDistribution
+from pyro.distributions import Independent, MaskedDistribution, TorchDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -24,6 +24,18 @@ from pgm.verb import Unsupported
 
 MAX_PLATES = 4
 """Plates have the dimensions -1 (rows) to -4; enumerated sites those left of them."""
+
+
+class Marginalisable(TorchDistribution):
+    """A joint density of the cells of a row that can be integrated over any of them.
+
+    A site of such a distribution may miss single cells. Nothing downstream should depend on the
+    site then: its missing cells are drawn without a look at those that were seen.
+    """
+
+    def marginal(self, seen: Tensor) -> Any:
+        """The distribution whose density is that of the seen cells, whatever the others hold."""
+        raise NotImplementedError
 
 
 @dataclass(eq=False)
@@ -325,6 +337,8 @@ def _cells(name: str, fn: Any, seen: Tensor) -> tuple[Any, Any]:
     if isinstance(fn, Independent) and fn.base_dist.event_dim == 0:
         inner = fn.reinterpreted_batch_ndims
         return tuple(fn.base_dist.mask(cells).to_event(inner) for cells in (seen, ~seen))
+    if isinstance(fn, Marginalisable):
+        return fn.marginal(seen), fn.marginal(~seen)
     if fn.event_dim == 0:
         return fn.mask(seen), fn.mask(~seen)
     flat = seen.flatten(-fn.event_dim)
