@@ -6,6 +6,7 @@ from privacy.attacks import lira, loss_attack
 from privacy.auditing import audit_fits, audit_run, audit_steps, audit_training
 from privacy.budget import Budget, BudgetExceeded, odometer
 from privacy.chain import BrokenChain
+from privacy.clipping import AdaptiveClip, LayerClip
 from privacy.compatibility import SelfCheck, check
 from privacy.counts import categories, count, histogram
 from privacy.fit import PrivateTraining, fit
@@ -18,10 +19,12 @@ from privacy.svi import DPSVI
 
 __all__ = [
     "DPSVI",
+    "AdaptiveClip",
     "Approximate",
     "BrokenChain",
     "Budget",
     "BudgetExceeded",
+    "LayerClip",
     "Ledger",
     "Moments",
     "PrivacyReport",

@@ -6,10 +6,12 @@ be empty, and is a step all the same.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 
 from pgm.batch import Batch, move, rows_of, take
 from pgm.model import Model
@@ -26,6 +28,7 @@ class PoissonLots:
         rate: q, the probability with which a row is in a lot.
         rows: the declared number of rows, at least as many as came.
         seed: of the sampling; whoever knows it can tell which rows were in which lot.
+        secure: whether rows are chosen by the system's entropy, whatever the seed.
 
     Attributes:
         size: the declared number of rows.
@@ -37,9 +40,18 @@ class PoissonLots:
         (5, [3, 4, 2, 2, 2])
     """
 
-    def __init__(self, model: Model, batch: Batch, *, rate: float, rows: int, seed: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        batch: Batch,
+        *,
+        rate: float,
+        rows: int,
+        seed: int,
+        secure: bool = False,
+    ) -> None:
         self.model, self.batch, self.rate, self.seed = model, batch, rate, seed
-        self.size = rows
+        self.size, self.secure = rows, secure
 
     def __len__(self) -> int:
         """Lots in an epoch: as many as look at each row once, on average."""
@@ -50,10 +62,17 @@ class PoissonLots:
         generator = np.random.default_rng(derive(self.seed, f"lots of epoch {k}"))
         device = next(iter(self.batch.values())).device
         for step in range(len(self)):
-            chosen = generator.random(rows_of(self.batch)) < self.rate
+            chosen = self._uniform(generator) < self.rate
             if step >= skip:
                 lot = take(self.batch, torch.from_numpy(chosen.nonzero()[0]).to(device))
                 yield move(lot, device=self.model.device, dtype=self.model.dtype)
+
+    def _uniform(self, generator: np.random.Generator) -> Float64[np.ndarray, " n"]:
+        """A number from [0, 1) for every row."""
+        n = rows_of(self.batch)
+        if not self.secure:
+            return generator.random(n)
+        return (np.frombuffer(os.urandom(8 * n), dtype=np.uint64) >> np.uint64(11)) / 2.0**53
 
 
 def derive(seed: int, purpose: str) -> int:

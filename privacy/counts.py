@@ -25,7 +25,7 @@ def count(
     *,
     epsilon: float,
     delta: float | None = None,
-    noise: Literal["gaussian", "laplace"] = "gaussian",
+    noise: Literal["gaussian", "laplace", "discrete"] = "gaussian",
     ledger: Ledger | None = None,
     budget: Budget | None = None,
     seed: int | None = None,
@@ -37,7 +37,8 @@ def count(
         epsilon: what this may spend.
         delta: the probability outside the guarantee, for Gaussian noise; by default the
             budget's.
-        noise: "gaussian", or "laplace", which needs no delta.
+        noise: "gaussian"; "discrete", the same on a grid and from the system's entropy (see
+            `privacy.noise`); or "laplace", which needs no delta.
         ledger: of these rows, where it is entered.
         budget: of these rows, instead of their ledger.
         seed: of the noise; by default from the system's entropy. Whoever knows it can undo it.
@@ -56,9 +57,7 @@ def count(
         "count of rows", epsilon=epsilon, delta=delta, ledger=ledger, budget=budget, seed=seed
     )
     exact = np.array([float(len(frame))])
-    if noise == "laplace":
-        return float(spend.laplace(exact, sensitivity=1.0)[0])
-    return float(spend.gaussian(exact, sensitivity=1.0)[0])
+    return float(getattr(spend, noise)(exact, sensitivity=1.0)[0])
 
 
 def histogram(
@@ -69,7 +68,7 @@ def histogram(
     epsilon: float,
     delta: float | None = None,
     bins: int = 20,
-    noise: Literal["gaussian", "laplace"] = "gaussian",
+    noise: Literal["gaussian", "laplace", "discrete"] = "gaussian",
     ledger: Ledger | None = None,
     budget: Budget | None = None,
     seed: int | None = None,
@@ -110,10 +109,7 @@ def histogram(
     what = f"histogram of {column}"
     spend = spending(what, epsilon=epsilon, delta=delta, ledger=ledger, budget=budget, seed=seed)
     exact = np.bincount(cells, minlength=len(labels)).astype(np.float64)
-    if noise == "laplace":
-        noisy = spend.laplace(exact, sensitivity=1.0)
-    else:
-        noisy = spend.gaussian(exact, sensitivity=1.0)
+    noisy = getattr(spend, noise)(exact, sensitivity=1.0)
     return pd.Series(noisy, index=pd.Index(labels, name=column), name="count")
 
 

@@ -8,7 +8,6 @@ uses besides the rows (their number, rate, steps, divisor) is declared and publi
 import inspect
 import math
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,14 +23,14 @@ from pgm.loop import NonFiniteLoss, Training
 from pgm.model import Model
 from pgm.objectives import Objective
 from pgm.objectives import objective as default_objective
-from pgm.programs import FromPyro
-from pgm.randomness import Stream, seeded
+from pgm.randomness import Stream
 from pgm.schema import Schema
 from pgm.verb import prepare
 from privacy.accounting import Accountant, check_delta
 from privacy.batches import PoissonLots, derive
 from privacy.budget import Budget
 from privacy.checkpoints import Position, content, taken_up
+from privacy.clipping import Clip, describe
 from privacy.compatibility import check
 from privacy.gradients import PerRow, Route
 from privacy.gradients.per_row import Terms
@@ -39,8 +38,11 @@ from privacy.learner import PrivateLearner
 from privacy.ledger import Ledger, Release
 from privacy.options import (
     check_options,
+    check_steps,
+    clip_norm,
     goal,
     in_memory,
+    kept_by,
     noise_multiplier,
     public_rows,
     refuse,
@@ -49,8 +51,16 @@ from privacy.options import (
     sampling_rate,
 )
 from privacy.record import Hidden, PrivateFit
-from privacy.report import PrivacyReport, statement
-from privacy.synthetic import synthetic_rows
+from privacy.report import PrivacyReport
+from privacy.run import (
+    best_device,
+    fresh,
+    make_parameters,
+    note,
+    repeated,
+    run_name,
+    what_is_shared,
+)
 
 
 def fit(model: Model, data: Any, *, progress: bool | None = None, **options: Any) -> PrivateFit:
@@ -100,12 +110,17 @@ class PrivateTraining(Training):
         steps: the number of noisy steps.
         expected_batch_size: rows in a lot on average (256, or all rows if there are fewer).
         rate: the probability with which a row is in a lot, instead of `expected_batch_size`.
-        clip: the norm to which the gradient of each row is clipped.
+        clip: the norm to which the gradient of each row is clipped; or a `privacy.LayerClip` or
+            `privacy.AdaptiveClip`.
+        multiplicity: draws over which the loss of a row is averaged before it is clipped.
+        physical: the most rows computed with at once; a larger lot is taken in pieces, one step.
+        secure: noise from the system's entropy, on a grid (`privacy.noise`); about a second a
+            million parameters and step, and accounted by "rdp".
         rows: the declared, public number of rows; by default the number that came, which is then
             declared public by that.
         ledger: of these rows; by default a new one, which knows nothing of earlier releases.
         budget: of these rows, instead of their ledger: a run that would exceed it is refused.
-        accountant: "prv" (tight) or "rdp", by which the budget is kept.
+        accountant: "prv" (tight, the default) or "rdp", by which the budget is kept.
         objective: the loss by row; by default the verb `pgm.objective`.
         learning_rate: step size of the optimiser.
         optimiser: makes a torch optimiser from parameters and `lr=`; by default Adam.
@@ -145,11 +160,14 @@ class PrivateTraining(Training):
         steps: int = 1000,
         expected_batch_size: float | None = None,
         rate: float | None = None,
-        clip: float = 1.0,
+        clip: Clip = 1.0,
+        multiplicity: int = 1,
+        physical: int | None = None,
+        secure: bool = False,
         rows: int | None = None,
         ledger: Ledger | None = None,
         budget: Budget | None = None,
-        accountant: Accountant = "prv",
+        accountant: Accountant | None = None,
         objective: Objective = default_objective,
         learning_rate: float = 1e-3,
         optimiser: MakeOptimiser | None = None,
@@ -168,40 +186,45 @@ class PrivateTraining(Training):
         refuse(refused, [*inspect.signature(PrivateTraining).parameters][2:-1])
         refuse_text(epsilon=epsilon, delta=delta, steps=steps, clip=clip, rows=rows, rate=rate)
         delta, given = goal(epsilon, delta, ledger, budget)
-        check_options(delta, accountant, steps, clip, learning_rate)
+        self.accountant = kept_by(accountant, secure=secure)
+        check_options(delta, self.accountant, clip, learning_rate)
+        check_steps(steps)
         if schema is not None:
             model.schema = schema
-        model.to(device=device or _best_device(model), dtype=dtype)
+        model.to(device=device or best_device(model), dtype=dtype)
         batch = prepare(model, in_memory(model, data))
         declared, rows = rows is not None, public_rows(rows, rows_of(batch))
         check_delta(delta, rows=rows)
         rate = sampling_rate(rate, expected_batch_size, rows)
-        _make_parameters(model, batch, objective, rows)
-        check(
-            model, batch, rows=rows, objective=objective, route=route, terms=terms
-        ).raise_if_broken()
-        secret = _fresh() if seed is None else seed
-        self.accountant, self.budget, self.hidden = accountant, budget, Hidden()
+        loss = repeated(objective, multiplicity)
+        make_parameters(model, batch, objective, rows)
+        check(model, batch, rows=rows, objective=loss, route=route, terms=terms).raise_if_broken()
+        secret = fresh() if seed is None else seed
+        self.budget, self.hidden = budget, Hidden()
+        self.clip, self.secure = clip, secure
         self.terms = (epsilon, seed is not None, declared)
         self.earlier = model.note if given is None else None
+        what, norm = f"fit of {type(model).__name__}", clip_norm(model, clip)
         self._plan(
-            Release(
-                f"fit of {type(model).__name__}", _name(secret), 0.0, rate, steps, clip, rows, delta
-            ),
+            Release(what, run_name(secret), 0.0, rate, steps, norm, rows, delta),
             given,
             checkpoint,
         )
-        self.by_row = PerRow(model, size=rows, objective=objective, route=route, terms=terms)
+        self.by_row = PerRow(
+            model, size=rows, objective=loss, route=route, terms=terms, physical=physical
+        )
         super().__init__(
             model,
             batch,
-            objective=objective,
+            objective=loss,
             steps=steps,
             seed=derive(secret, "draws"),
             device=model.device,
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
-            source=PoissonLots(model, batch, rate=rate, rows=rows, seed=derive(secret, "lots")),
+            source=PoissonLots(
+                model, batch, rate=rate, rows=rows, seed=derive(secret, "lots"), secure=secure
+            ),
             learner=lambda model, source, total: PrivateLearner(
                 model,
                 self.by_row,
@@ -213,6 +236,8 @@ class PrivateTraining(Training):
                 optimiser=optimiser,
                 schedule=schedule,
                 ema=ema,
+                clip=clip,
+                secure=secure,
             ),
         )
 
@@ -243,18 +268,18 @@ class PrivateTraining(Training):
         """Makes the steps; after each the model says what was spent on it."""
         try:
             for step in super().__iter__():
-                self.model.note = _note(self, "rdp")
+                self.model.note = self._note("rdp")
                 yield step
         except GeneratorExit:
             self._save(sure=True)
             raise
         except (Exception, KeyboardInterrupt):
-            self.model.note = _note(self, "rdp")
+            self.model.note = self._note("rdp")
             raise
         finally:
             self.ledger.end(self.release.run)
             self._count_lost()
-        self.model.note = _note(self, self.accountant)
+        self.model.note = self._note(self.accountant)
 
     def _resume(self) -> None:
         """Takes up the run of the checkpoint, if there is one, and enters what is to be made."""
@@ -282,12 +307,12 @@ class PrivateTraining(Training):
     def _take_up(self, position: Position) -> None:
         """Goes on from a checkpoint, with noise, lots and draws that were never used."""
         assert self.checkpoint is not None
-        state, secret = read(self.checkpoint), _fresh()
+        state, secret = read(self.checkpoint), fresh()
         self.model.load_state_dict(state["model"])
         self.learner.load_state_dict(state["learner"])
         self.step, self.start, self.lost = position.step, position.start, position.lost
         self.total = position.end
-        self.release = replace(position.release, run=_name(secret))
+        self.release = replace(position.release, run=run_name(secret))
         assert isinstance(self.learner, PrivateLearner) and isinstance(self.source, PoissonLots)
         self.learner.renew(self.release, seed=derive(secret, "noise"), made=self.step + self.lost)
         self.source.seed = derive(secret, "lots")
@@ -332,14 +357,20 @@ class PrivateTraining(Training):
             accountant=self.accountant,
             route=self.by_row.route,
             reason=self.by_row.reason,
-            shared=_shared(self.by_row),
+            shared=what_is_shared(self.by_row),
             seeded=seeded,
             declared=declared,
             lost=self.lost,
             revealed=tuple(self.hidden.revealed),
             seal=self.ledger.head,
             together=self.ledger.releases,
+            clipping=describe(self.clip, self.release.clip),
+            secure=self.secure,
         )
+
+    def _note(self, accountant: Accountant) -> str:
+        """What may be said of the model now."""
+        return note(self.ledger, self.release.delta, accountant, self.earlier)
 
     def _check(self) -> None:
         """Done already, on all rows; a lot may be empty."""
@@ -353,44 +384,3 @@ class PrivateTraining(Training):
                     "it off. Lower the learning rate, raise the lot size, or ask for less noise "
                     "(more epsilon or fewer steps). What was spent stays spent."
                 )
-
-
-def _note(run: PrivateTraining, accountant: Accountant) -> str:
-    """What may be said of the model now."""
-    delta, releases = run.release.delta, run.ledger.releases
-    spent = run.ledger.epsilon(delta, accountant=accountant)
-    note = statement(spent, delta, accountant, len(releases))
-    return note if run.earlier is None else f"{note} Before that: {run.earlier}"
-
-
-def _make_parameters(model: Model, batch: Batch, objective: Objective, rows: int) -> None:
-    """Runs Pyro functions once on made-up rows: that is when they make their parameters.
-
-    An initial value that is computed from the rows is then computed from those.
-    """
-    if isinstance(model, FromPyro):
-        with seeded(0), torch.no_grad():
-            objective(model, synthetic_rows(model, batch, 3), size=rows)
-
-
-def _name(secret: int) -> str:
-    """What tells this run, and its noise, from others."""
-    return f"{derive(secret, 'run'):016x}"
-
-
-def _fresh() -> int:
-    """A secret seed from the system's entropy."""
-    return secrets.randbits(63)
-
-
-def _shared(by_row: PerRow) -> str:
-    """What became of the terms of the loss that no row enters."""
-    if by_row.public:
-        return "exact, after the noise: computed on made-up rows; no row enters them (checked)"
-    if by_row.terms == "split":
-        return "none"
-    return f"inside the clipped gradient, 1/{by_row.size} in each row"
-
-
-def _best_device(model: Model) -> torch.device:
-    return torch.device("cuda") if torch.cuda.is_available() else model.device

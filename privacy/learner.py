@@ -2,13 +2,13 @@
 
 The update is DP-SGD (Abadi et al. 2016, Alg. 1) with any torch optimiser after it:
 (sum_i g_i min(1, C / ||g_i||) + N(0, sigma^2 C^2)) / (q N) + the gradient of the public terms. The
-clipped sum comes from `privacy.gradients`; noise and division are those of Opacus' optimiser for
-fast gradient clipping. Each step is entered in the ledger before the parameters change. An empty
-lot makes a step of noise alone, and is entered too.
+clipped sum comes from `privacy.gradients`; noise and division are those of Opacus' optimiser
+(`privacy.optimiser`). Each step is entered in the ledger before the parameters change. An empty lot
+makes a step of noise alone, and is entered too.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from pgm.batch import Batch
 from pgm.learner import MakeOptimiser, Schedule, average, make_optimiser, make_schedule, trainable
 from pgm.model import Model
+from privacy.clipping import AdaptiveClip, Clip, LayerClip, unclipped
 from privacy.gradients import PerRow
+from privacy.gradients.rows import Layers
 from privacy.ledger import Ledger, Release
 
 
@@ -38,6 +40,11 @@ class PrivateLearner:
         optimiser: makes a torch optimiser from parameters and `lr=`; by default Adam.
         schedule: as for `pgm.fit`.
         ema: decay of an average of the (already private) weights, which is then what is kept.
+        clip: how rows are clipped; by default to the norm of `release`.
+        secure: whether the noise comes from the system's entropy and lies on a grid.
+
+    Attributes:
+        bound: what the next step clips to.
     """
 
     def __init__(
@@ -53,21 +60,25 @@ class PrivateLearner:
         optimiser: MakeOptimiser | None = None,
         schedule: Schedule = "constant",
         ema: float | None = None,
+        clip: Clip | None = None,
+        secure: bool = False,
     ) -> None:
-        from opacus.optimizers import DPOptimizerFastGradientClipping
+        from privacy.optimiser import PrivateOptimiser
 
         self.model, self.rows = model, rows
         self.release, self.ledger = replace(release, steps=1), ledger
         self.lot = max(1, round(release.rate * release.rows))
+        self.clip, self.bound = release.clip if clip is None else clip, _bound(clip, release, model)
         inner = make_optimiser(trainable(model), learning_rate, optimiser)
-        self.optimiser = DPOptimizerFastGradientClipping(
+        self.optimiser = PrivateOptimiser(
             inner,
-            noise_multiplier=release.noise_multiplier,
+            noise_multiplier=gradient_noise(clip, release),
             max_grad_norm=release.clip,
             expected_batch_size=release.rate * release.rows,
+            on_step=lambda: self.ledger.add(self.release),
             generator=torch.Generator(device=model.device).manual_seed(seed),
+            secure=secure,
         )
-        self.optimiser.attach_step_hook(lambda _: self.ledger.add(self.release))
         self.schedule: LRScheduler | None = make_schedule(inner, schedule, steps)
         self.average = average(model, ema)
         self.epsilon = SpentSoFar(release, planned=steps)
@@ -78,9 +89,9 @@ class PrivateLearner:
         The loss is computed from the rows themselves and is not covered by epsilon. It is NaN for
         an empty lot, and for one in which no row's loss is finite.
         """
-        _forget(self.optimiser)
+        self.optimiser.forget()
         buffers = [(buffer, buffer._version) for buffer in self.model.buffers()]
-        found = self.rows.clipped(batch, self.release.clip)
+        found = self.rows.clipped(batch, self.bound)
         public = self.rows.public_gradients(self.lot)
         _same_buffers(self.model, buffers)
         private = set(found.gradients)
@@ -88,9 +99,10 @@ class PrivateLearner:
             own = found.gradients.pop(name, None)
             parameter.grad = torch.zeros_like(parameter) if own is None else own
         if self.optimiser.pre_step():
-            self._add(public, private)
+            self.optimiser.add_public(self._named(), public, private)
             self.optimiser.original_optimizer.step()
         self.optimiser.zero_grad(set_to_none=True)
+        self._move_bound(found.norms)
         if self.schedule is not None:
             self.schedule.step()
         if self.average is not None:
@@ -98,13 +110,19 @@ class PrivateLearner:
         self.epsilon.step()
         return _finite_mean(found.losses)
 
-    def _add(self, public: Mapping[str, Tensor], private: Collection[str]) -> None:
-        """The public gradients, after the noise; they stand alone where no row enters."""
-        for name, parameter in self._named():
-            if name not in private:
-                parameter.grad = public.get(name)
-            elif name in public and parameter.grad is not None:
-                parameter.grad += public[name]
+    def _move_bound(self, norms: Tensor) -> None:
+        """Adaptive clipping: the noisy count, which is part of the step that was entered."""
+        if not isinstance(self.clip, AdaptiveClip):
+            return
+        assert isinstance(self.bound, float)
+        lot = self.release.rate * self.release.rows
+        sigma = self.clip.count_noise(self.release.noise_multiplier, lot)
+        count = torch.tensor([unclipped(norms, self.bound)], dtype=torch.float64)
+        noisy = self.optimiser.noisy(count, 0.5, 2 * sigma)
+        self._set_bound(self.clip.moved(self.bound, float(noisy), lot))
+
+    def _set_bound(self, bound: float) -> None:
+        self.bound = self.optimiser.max_grad_norm = bound
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
@@ -116,11 +134,15 @@ class PrivateLearner:
     def metrics(self) -> dict[str, float]:
         """Epsilon spent by this run so far, and the learning rate."""
         rate = float(self.optimiser.param_groups[0]["lr"])
-        return {"epsilon": self.epsilon.value, "learning_rate": rate}
+        found = {"epsilon": self.epsilon.value, "learning_rate": rate}
+        moving = isinstance(self.clip, AdaptiveClip)
+        return found | {"clip": self.optimiser.max_grad_norm} if moving else found
 
     def state_dict(self) -> dict[str, Any]:
         """Optimiser, schedule and averages: what the noise protects, and nothing of the noise."""
         state: dict[str, Any] = {"optimiser": self.optimiser.state_dict()}
+        if isinstance(self.clip, AdaptiveClip):
+            state["clip"] = self.optimiser.max_grad_norm
         if self.schedule is not None:
             state["schedule"] = self.schedule.state_dict()
         if self.average is not None:
@@ -130,6 +152,8 @@ class PrivateLearner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes optimiser, schedule and averages up again; `renew` must follow."""
         self.optimiser.load_state_dict(state["optimiser"])
+        if isinstance(self.clip, AdaptiveClip):
+            self._set_bound(state["clip"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
@@ -167,11 +191,18 @@ class SpentSoFar:
         return min(bound, self._whole)
 
 
-def _forget(optimiser: Any) -> None:
-    """Drops what a step that was broken off between its pieces has left: it would count twice."""
-    optimiser._step_skip_queue.clear()
-    optimiser._is_last_step_skipped = False
-    optimiser.zero_grad(set_to_none=True)
+def _bound(clip: Clip | None, release: Release, model: Model) -> float | Layers:
+    """What the first step clips to."""
+    if isinstance(clip, LayerClip):
+        return clip.layers([name for name, p in model.named_parameters() if p.requires_grad])
+    return release.clip
+
+
+def gradient_noise(clip: Clip | None, release: Release) -> float:
+    """The noise multiplier of the gradient; more than the accounted one beside a noisy count."""
+    if isinstance(clip, AdaptiveClip):
+        return clip.gradient_noise(release.noise_multiplier, release.rate * release.rows)
+    return release.noise_multiplier
 
 
 def _same_buffers(model: Model, before: list[tuple[Tensor, int]]) -> None:

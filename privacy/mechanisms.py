@@ -6,7 +6,8 @@
 - Exponential: y with probability proportional to exp(epsilon u(y) / 2 S), S the greatest change of
   the utility u (McSherry & Talwar 2007).
 
-The noise is drawn in double precision, whose gaps a determined attacker can use (Mironov 2012).
+The noise is drawn in double precision, whose gaps a determined attacker can use (Mironov 2012); the
+discrete Gaussian of `privacy.noise` has none.
 """
 
 import secrets
@@ -16,10 +17,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from privacy.accounting import calibrate, check_delta, check_epsilon
+from privacy.accounting import Accountant, calibrate, check_delta, check_epsilon
 from privacy.batches import derive
 from privacy.budget import Budget
 from privacy.ledger import Ledger, Release
+from privacy.noise import on_grid
 
 Answers = Float64[np.ndarray, " k"]
 
@@ -47,14 +49,23 @@ class Spending:
     @property
     def sigma(self) -> float:
         """The noise multiplier of one Gaussian answer."""
+        return self._sigma("prv")
+
+    def _sigma(self, accountant: Accountant) -> float:
         check_delta(self.delta)
-        return calibrate(self.epsilon, delta=self.delta, rate=1.0, steps=1)
+        return calibrate(self.epsilon, delta=self.delta, rate=1.0, steps=1, accountant=accountant)
 
     def gaussian(self, exact: Answers, *, sensitivity: float) -> Answers:
         """The answers with Gaussian noise; `sensitivity` in the 2-norm of all together."""
         sigma = self.sigma
         generator = self._enter("Gaussian", sigma, sensitivity)
         return exact + generator.normal(0.0, sigma * sensitivity, exact.shape)
+
+    def discrete(self, exact: Answers, *, sensitivity: float) -> Answers:
+        """The answers on a grid, with discrete Gaussian noise from the system's entropy."""
+        sigma = self._sigma("rdp")
+        self._enter("discrete Gaussian", sigma, sensitivity)
+        return on_grid(exact, sensitivity=sensitivity, sigma=sigma)
 
     def laplace(self, exact: Answers, *, sensitivity: float, failure: float = 0.0) -> Answers:
         """The answers with Laplace noise; `sensitivity` in the 1-norm of all together.

@@ -1,6 +1,5 @@
 """The options of a private fit: what is refused, and why; what is public, and declared."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from privacy.accounting import (
     check_epsilon,
 )
 from privacy.budget import Budget
+from privacy.clipping import AdaptiveClip, Clip, LayerClip, check_clip, sensitivity
 from privacy.ledger import Ledger, Release
 
 REFUSED = {
@@ -65,9 +65,7 @@ def refuse_text(**options: Any) -> None:
             )
 
 
-def check_options(
-    delta: float, accountant: str, steps: int, clip: float, learning_rate: float
-) -> None:
+def check_options(delta: float, accountant: str, clip: Clip, learning_rate: float) -> None:
     """Refuses numbers outside their range.
 
     Raises:
@@ -75,20 +73,46 @@ def check_options(
     """
     check_delta(delta)
     check_accountant(accountant)
+    if not isinstance(clip, LayerClip | AdaptiveClip):
+        check_clip(clip)
+    if not learning_rate > 0:
+        raise ValueError(
+            f"learning_rate is {learning_rate}; a step that descends is positive, such as 1e-3."
+        )
+
+
+def check_steps(steps: int) -> None:
+    """Refuses a fit without a step.
+
+    Raises:
+        ValueError: it has none.
+    """
     if steps < 1:
         raise ValueError(
             f"steps is {steps}; a fit makes one noisy step or more, to whose number the noise is "
             "calibrated."
         )
-    if not (clip > 0 and math.isfinite(clip)):
+
+
+def kept_by(accountant: Accountant | None, *, secure: bool) -> Accountant:
+    """The accountant that was asked for; "prv", or "rdp" for noise on a grid.
+
+    Raises:
+        ValueError: another than "rdp" for noise on a grid.
+    """
+    if accountant is None:
+        return "rdp" if secure else "prv"
+    if secure and accountant != "rdp":
         raise ValueError(
-            f"clip is {clip}; it is the norm to which the gradient of each row is clipped, "
-            "positive and finite: without it no noise hides a row."
+            f"accountant={accountant!r} with secure=True: what is proved of noise on a grid is its "
+            "Renyi divergence. Leave accountant= out, or pass 'rdp'."
         )
-    if not learning_rate > 0:
-        raise ValueError(
-            f"learning_rate is {learning_rate}; a step that descends is positive, such as 1e-3."
-        )
+    return accountant
+
+
+def clip_norm(model: Model, clip: Clip) -> float:
+    """How far a row can move the clipped sum of the model's gradients."""
+    return sensitivity(clip, [name for name, p in model.named_parameters() if p.requires_grad])
 
 
 def in_memory(model: Model, data: Any) -> Any:

@@ -36,6 +36,8 @@ class PrivacyReport:
         revealed: values without noise that were looked at.
         seal: of the ledger's file; empty for a ledger in memory.
         together: all releases in the ledger, this one included.
+        clipping: how the gradient of a row was bounded.
+        secure: whether the noise came from the system's entropy and lies on a grid.
     """
 
     release: Release
@@ -50,6 +52,8 @@ class PrivacyReport:
     revealed: tuple[str, ...] = ()
     seal: str = ""
     together: tuple[Release, ...] = ()
+    clipping: str = ""
+    secure: bool = False
 
     @property
     def delta(self) -> float:
@@ -68,14 +72,18 @@ class PrivacyReport:
     def __str__(self) -> str:
         r, lot = self.release, self.release.rate * self.release.rows
         rows = "declared" if self.declared else "the number that came, hereby declared public"
-        seed = "given by the caller: keep it secret" if self.seeded else "from the system's entropy"
+        how = self.clipping or f"clipped to norm {r.clip:g} over all parameters together"
+        noise = "discrete Gaussian noise on a grid," if self.secure else "Gaussian noise"
+        given = self.seeded and not self.secure
+        seed = "given by the caller: keep it secret" if given else "from the system's entropy"
+        left_out = NOT_COVERED[:-1] if self.secure else NOT_COVERED
         lines = {
             "guarantee": self._guarantee(),
             "unit": UNIT,
             "adjacency": ADJACENCY,
             "mechanism": (
-                f"gradients by row, clipped to norm {r.clip:g} over all parameters together, "
-                f"summed, plus Gaussian noise of {r.noise_multiplier:.4g} x {r.clip:g}"
+                f"gradients by row, {how}, summed, plus {noise} of {r.noise_multiplier:.4g} x "
+                f"{r.clip:g}"
             ),
             "sampling": f"Poisson, rate {r.rate:.6g}, {r.steps} steps, empty lots counted"
             + (f", {self.lost} of them lost with a killed process" if self.lost else ""),
@@ -86,7 +94,7 @@ class PrivacyReport:
             "seed": seed,
             "ledger": self._ledger(),
             "revealed": "; ".join(self.revealed) or "nothing",
-            "not covered": "; ".join(NOT_COVERED),
+            "not covered": "; ".join(left_out),
         }
         width = max(map(len, lines))
         return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())

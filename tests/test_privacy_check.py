@@ -110,8 +110,8 @@ def keep_all(gradients: dict[str, Tensor], losses: Tensor) -> RowGradients:
 @pytest.mark.parametrize(
     ("route", "where", "name", "planted"),
     [
-        ("ghost", GHOST, "factors", no_clipping),
-        ("ghost", GHOST, "factors", clip_per_batch),
+        ("ghost", ROWS, "factors", no_clipping),
+        ("ghost", ROWS, "factors", clip_per_batch),
         ("vmap", ROWS, "factors", no_clipping),
         ("vmap", ROWS, "factors", clip_per_batch),
         ("vmap", sys.modules["privacy.gradients.routes"], "whole_rows", keep_all),

@@ -79,7 +79,7 @@ def test_a_resumed_run_draws_new_noise(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bug", ["the old seed again", "the old generator's state"])
 def test_replayed_noise_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: str) -> None:
     if bug == "the old seed again":
-        monkeypatch.setattr(sys.modules["privacy.fit"], "_fresh", lambda: 7)
+        monkeypatch.setattr(sys.modules["privacy.fit"], "fresh", lambda: 7)
     else:
         monkeypatch.setattr("privacy.learner.PrivateLearner.renew", lambda *_, **__: None)
     with pytest.raises(AssertionError):

@@ -25,6 +25,7 @@ from pgm.batch import Batch, chunks, rows_of
 from privacy.batches import PoissonLots
 from privacy.gradients import PerRow
 from privacy.learner import PrivateLearner
+from privacy.optimiser import PrivateOptimiser
 
 Release, Ledger = privacy.Release, privacy.Ledger
 
@@ -301,12 +302,12 @@ def physical(update: Callable[..., float]) -> Callable[..., float]:
 
 
 Optimiser = opacus.optimizers.DPOptimizerFastGradientClipping
-GHOST, PARTS = sys.modules["privacy.gradients.ghost"], sys.modules["privacy.gradients.parts"]
+ROWS, PARTS = sys.modules["privacy.gradients.rows"], sys.modules["privacy.gradients.parts"]
 BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
     "no noise": (Optimiser, "add_noise", no_noise, LAWS[0]),
     "noise divided by the lot": (Optimiser, "add_noise", noise_over_the_lot, LAWS[0]),
-    "clip per batch": (GHOST, "factors", clip_per_batch, LAWS[1]),
-    "no clipping": (GHOST, "factors", lambda norms, clip: torch.ones_like(norms), LAWS[1]),
+    "clip per batch": (ROWS, "factors", clip_per_batch, LAWS[1]),
+    "no clipping": (ROWS, "factors", lambda norms, clip: torch.ones_like(norms), LAWS[1]),
     "clip by element": (PARTS.Whole, "weighted", clip_by_element, LAWS[1]),
     "divisor from the lot": (Optimiser, "scale_grad", divide_by_the_lot, LAWS[2]),
     "no divisor": (Optimiser, "scale_grad", lambda self: None, LAWS[2]),
@@ -331,8 +332,8 @@ BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
         LAWS[7],
     ),
     "rows kept for the next step": (
-        sys.modules["privacy.learner"],
-        "_forget",
+        PrivateOptimiser,
+        "forget",
         kept,
         LAWS[8],
     ),

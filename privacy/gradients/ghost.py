@@ -28,7 +28,14 @@ from privacy.draws import LotDraws, Tables
 from privacy.gradients.layers import COVERED
 from privacy.gradients.parts import Part, Whole, join
 from privacy.gradients.routes import Loss, Parameters, looped
-from privacy.gradients.rows import ClippedSum, RowGradients, factors, norms_over, whole_rows
+from privacy.gradients.rows import (
+    ClippedSum,
+    Layers,
+    RowGradients,
+    norms_over,
+    weights,
+    whole_rows,
+)
 from privacy.gradients.tape import Call, Loose, NotCovered, Tape, axes_of, parts_of
 from privacy.layout import SIZES, Axis, find_axis
 
@@ -71,7 +78,7 @@ class Ghost:
     parameters: Parameters
     plan: Plan
 
-    def clipped(self, batch: Batch, clip: float, tables: Tables) -> ClippedSum:
+    def clipped(self, batch: Batch, clip: float | Layers, tables: Tables) -> ClippedSum:
         """The clipped sum over the rows of `batch`.
 
         Raises:
@@ -83,10 +90,9 @@ class Ghost:
         if not bool(finite.all()):
             parts = {name: part.kept(finite) for name, part in parts.items()}
             norms = {name: torch.where(finite, x, torch.zeros_like(x)) for name, x in norms.items()}
-        total = norms_over(norms)
-        c = factors(total, clip)
-        sums = {name: part.weighted(c) for name, part in parts.items()}
-        return ClippedSum(sums, total, losses, finite)
+        c = weights(norms, clip)
+        sums = {name: part.weighted(c[name]) for name, part in parts.items()}
+        return ClippedSum(sums, norms_over(norms), losses, finite)
 
     def by_row(self, batch: Batch, tables: Tables) -> RowGradients:
         """The gradients by row themselves, as large as they are."""

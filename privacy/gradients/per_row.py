@@ -30,7 +30,7 @@ from privacy.draws import Tables
 from privacy.gradients.ghost import Ghost, try_out
 from privacy.gradients.public import Split
 from privacy.gradients.routes import Loss, as_computed, looped, vmapped
-from privacy.gradients.rows import ClippedSum, RowGradients, added, clipped, nothing
+from privacy.gradients.rows import ClippedSum, Layers, RowGradients, added, clipped, nothing
 from privacy.gradients.tape import NotCovered
 from privacy.layout import SIZES
 from privacy.synthetic import synthetic_rows
@@ -81,6 +81,8 @@ class PerRow:
         objective: the loss by row.
         route: see `per_row_gradients`.
         terms: whether public terms are split off, or go with the rows.
+        physical: the most rows that are computed with at once; larger lots are taken in pieces,
+            whose clipped sums are added up.
 
     Attributes:
         route: the route in use.
@@ -99,12 +101,16 @@ class PerRow:
         objective: Objective = default_objective,
         route: Route = "auto",
         terms: Terms = "joint",
+        physical: int | None = None,
     ) -> None:
         for name, value, known in (("route", route, Route), ("terms", terms, Terms)):
             if value not in get_args(known):
                 listed = ", ".join(map(repr, get_args(known)))
                 raise ValueError(f"There is no {name} {value!r}: use {listed}.")
+        if physical is not None and physical < 1:
+            raise ValueError(f"physical is {physical}; pieces of a lot have one row or more.")
         trainable(model)
+        self.physical = physical
         self.model, self.size, self.objective, self.terms = model, size, objective, terms
         self.route: str = route
         self.reason, self.public, self._auto = "", False, route == "auto"
@@ -139,27 +145,36 @@ class PerRow:
                     self._leave_ghost(error)
             return self._by_row(batch, tables)
 
-    def clipped(self, batch: Batch, clip: float, *, tables: Tables | None = None) -> ClippedSum:
+    def clipped(
+        self, batch: Batch, clip: float | Layers, *, tables: Tables | None = None
+    ) -> ClippedSum:
         """The clipped sum of the gradients of the rows of `batch`, of which there may be none.
 
         Args:
             batch: the rows.
-            clip: C, the norm to which the gradient of each row is clipped.
-            tables: the noise of the rows, by call, filled where there is none yet.
+            clip: C, the norm to which the gradient of each row is clipped; or norms by layer.
+            tables: the noise of the rows, by call, filled where there is none yet; the lot is not
+                taken in pieces then.
         """
         self.settle(batch)
         if rows_of(batch) == 0:
             return nothing(self.parameters)
         with as_computed():
-            if self._ghost is not None:
-                try:
-                    return self._ghost.clipped(batch, clip, {} if tables is None else tables)
-                except Exception as error:
-                    self._leave_ghost(error)
             if tables is not None:
-                return clipped(self._by_row(batch, tables), clip)
-            size = max(1, _NUMBERS_AT_ONCE // sum(p.numel() for p in self.parameters.values()))
-            return added(clipped(self._by_row(piece, {}), clip) for piece in chunks(batch, size))
+                return self._clipped(batch, clip, tables)
+            pieces = chunks(batch, self.physical) if self.physical else [batch]
+            return added(self._clipped(piece, clip, None) for piece in pieces)
+
+    def _clipped(self, batch: Batch, clip: float | Layers, tables: Tables | None) -> ClippedSum:
+        if self._ghost is not None:
+            try:
+                return self._ghost.clipped(batch, clip, {} if tables is None else tables)
+            except Exception as error:
+                self._leave_ghost(error)
+        if tables is not None:
+            return clipped(self._by_row(batch, tables), clip)
+        size = max(1, _NUMBERS_AT_ONCE // sum(p.numel() for p in self.parameters.values()))
+        return added(clipped(self._by_row(piece, {}), clip) for piece in chunks(batch, size))
 
     def public_gradients(self, n: int) -> dict[str, Tensor]:
         """The gradients of the public terms of the mean loss; none where there are none.

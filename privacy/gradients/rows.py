@@ -1,10 +1,12 @@
 """What a lot gives to a private step: gradients by row, or their clipped sum.
 
 The clipped sum is sum_i g_i min(1, C / (||g_i|| + 1e-6)), the norm over all parameters together
-(Abadi et al. 2016, Alg. 1; the 1e-6 is Opacus'). A row whose norm is not finite counts as zero, so
-that adding any row at all moves the sum by C at most.
+(Abadi et al. 2016, Alg. 1; the 1e-6 is Opacus'). Clipped layer by layer, each to a norm C_l, it
+moves by sqrt(sum_l C_l^2) at most (McMahan et al. 2018, sec. 3). A row whose norm is not finite
+counts as zero, so that adding any row at all moves the sum by C at most.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -48,6 +50,30 @@ class ClippedSum:
     finite: Bool[Tensor, " n"]
 
 
+@dataclass(frozen=True)
+class Layers:
+    """Clipping norms of groups of parameters, each of which is clipped by itself.
+
+    Attributes:
+        groups: the parameters of each group, and its norm C_l.
+
+    Example:
+        >>> Layers(((("a", "b"), 0.6), (("c",), 0.8))).sensitivity
+        1.0
+    """
+
+    groups: tuple[tuple[tuple[str, ...], float], ...]
+
+    @property
+    def sensitivity(self) -> float:
+        """The square root of the sum of C_l^2: what a row can move, over all groups."""
+        return math.sqrt(sum(bound**2 for _, bound in self.groups))
+
+    def __mul__(self, factor: float) -> "Layers":
+        """All norms times a number."""
+        return Layers(tuple((names, factor * bound) for names, bound in self.groups))
+
+
 def factors(norms: Float[Tensor, " n"], clip: float) -> Float[Tensor, " n"]:
     """min(1, C / (norm + 1e-6)) of every row.
 
@@ -58,7 +84,26 @@ def factors(norms: Float[Tensor, " n"], clip: float) -> Float[Tensor, " n"]:
     return (clip / (norms + _STABLE)).clamp(max=1.0)
 
 
-def clipped(rows: RowGradients, clip: float) -> ClippedSum:
+def weights(norms: Mapping[str, Tensor], clip: float | Layers) -> dict[str, Tensor]:
+    """The factor of every row for each parameter, from the norms by parameter.
+
+    Raises:
+        ValueError: a parameter that is in no group, and so would not be clipped.
+    """
+    if not isinstance(clip, Layers):
+        return dict.fromkeys(norms, factors(norms_over(norms), clip))
+    found: dict[str, Tensor] = {}
+    for names, bound in clip.groups:
+        group = {name: norms[name] for name in names if name in norms}
+        if group:
+            found |= dict.fromkeys(group, factors(norms_over(group), bound))
+    if found.keys() != norms.keys():
+        left = ", ".join(sorted(norms.keys() - found.keys()))
+        raise ValueError(f"No group holds {left}, whose gradient would not be clipped.")
+    return found
+
+
+def clipped(rows: RowGradients, clip: float | Layers) -> ClippedSum:
     """The clipped sum of gradients by row.
 
     Example:
@@ -67,10 +112,10 @@ def clipped(rows: RowGradients, clip: float) -> ClippedSum:
         >>> clipped(rows, 1.0).gradients["w"]
         tensor([0.9000, 1.2000])
     """
-    norms = norms_over({name: norms_of(g) for name, g in rows.gradients.items()})
-    c = factors(norms, clip)
-    sums = {name: torch.einsum("i,i...", c, g) for name, g in rows.gradients.items()}
-    return ClippedSum(sums, norms, rows.losses, rows.finite)
+    norms = {name: norms_of(g) for name, g in rows.gradients.items()}
+    c = weights(norms, clip)
+    sums = {name: torch.einsum("i,i...", c[name], g) for name, g in rows.gradients.items()}
+    return ClippedSum(sums, norms_over(norms), rows.losses, rows.finite)
 
 
 def added(parts: Iterable[ClippedSum]) -> ClippedSum:
