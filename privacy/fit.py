@@ -38,7 +38,6 @@ from privacy.learner import PrivateLearner
 from privacy.ledger import Ledger, Release
 from privacy.options import (
     check_options,
-    check_steps,
     clip_norm,
     goal,
     in_memory,
@@ -187,12 +186,8 @@ class PrivateTraining(Training):
         refuse_text(epsilon=epsilon, delta=delta, steps=steps, clip=clip, rows=rows, rate=rate)
         delta, given = goal(epsilon, delta, ledger, budget)
         self.accountant = kept_by(accountant, secure=secure)
-        check_options(delta, self.accountant, clip, learning_rate)
-        check_steps(steps)
-        if schema is not None:
-            model.schema = schema
-        model.to(device=device or best_device(model), dtype=dtype)
-        batch = prepare(model, in_memory(model, data))
+        check_options(delta, self.accountant, steps, clip, learning_rate)
+        batch = _taken_in(model, data, schema, device, dtype)
         declared, rows = rows is not None, public_rows(rows, rows_of(batch))
         check_delta(delta, rows=rows)
         rate = sampling_rate(rate, expected_batch_size, rows)
@@ -200,19 +195,18 @@ class PrivateTraining(Training):
         make_parameters(model, batch, objective, rows)
         check(model, batch, rows=rows, objective=loss, route=route, terms=terms).raise_if_broken()
         secret = fresh() if seed is None else seed
-        self.budget, self.hidden = budget, Hidden()
-        self.clip, self.secure = clip, secure
+        self.budget, self.hidden, self.clip, self.secure = budget, Hidden(), clip, secure
         self.terms = (epsilon, seed is not None, declared)
         self.earlier = model.note if given is None else None
+        sampling: dict[str, Any] = {"rate": rate, "rows": rows, "secure": secure}
         what, norm = f"fit of {type(model).__name__}", clip_norm(model, clip)
         self._plan(
             Release(what, run_name(secret), 0.0, rate, steps, norm, rows, delta),
             given,
             checkpoint,
         )
-        self.by_row = PerRow(
-            model, size=rows, objective=loss, route=route, terms=terms, physical=physical
-        )
+        how: dict[str, Any] = {"route": route, "terms": terms}
+        self.by_row = PerRow(model, size=rows, objective=loss, physical=physical, **how)
         super().__init__(
             model,
             batch,
@@ -222,9 +216,7 @@ class PrivateTraining(Training):
             device=model.device,
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
-            source=PoissonLots(
-                model, batch, rate=rate, rows=rows, seed=derive(secret, "lots"), secure=secure
-            ),
+            source=PoissonLots(model, batch, seed=derive(secret, "lots"), **sampling),
             learner=lambda model, source, total: PrivateLearner(
                 model,
                 self.by_row,
@@ -268,18 +260,18 @@ class PrivateTraining(Training):
         """Makes the steps; after each the model says what was spent on it."""
         try:
             for step in super().__iter__():
-                self.model.note = self._note("rdp")
+                self.model.note = _note(self, "rdp")
                 yield step
         except GeneratorExit:
             self._save(sure=True)
             raise
         except (Exception, KeyboardInterrupt):
-            self.model.note = self._note("rdp")
+            self.model.note = _note(self, "rdp")
             raise
         finally:
             self.ledger.end(self.release.run)
             self._count_lost()
-        self.model.note = self._note(self.accountant)
+        self.model.note = _note(self, self.accountant)
 
     def _resume(self) -> None:
         """Takes up the run of the checkpoint, if there is one, and enters what is to be made."""
@@ -368,10 +360,6 @@ class PrivateTraining(Training):
             secure=self.secure,
         )
 
-    def _note(self, accountant: Accountant) -> str:
-        """What may be said of the model now."""
-        return note(self.ledger, self.release.delta, accountant, self.earlier)
-
     def _check(self) -> None:
         """Done already, on all rows; a lot may be empty."""
 
@@ -384,3 +372,18 @@ class PrivateTraining(Training):
                     "it off. Lower the learning rate, raise the lot size, or ask for less noise "
                     "(more epsilon or fewer steps). What was spent stays spent."
                 )
+
+
+def _note(run: PrivateTraining, accountant: Accountant) -> str:
+    """What may be said of the model now."""
+    return note(run.ledger, run.release.delta, accountant, run.earlier)
+
+
+def _taken_in(
+    model: Model, data: Any, schema: Schema | None, device: Any, dtype: torch.dtype | None
+) -> Batch:
+    """The rows as the model reads them, once it is where it will be trained."""
+    if schema is not None:
+        model.schema = schema
+    model.to(device=device or best_device(model), dtype=dtype)
+    return prepare(model, in_memory(model, data))

@@ -65,7 +65,9 @@ def refuse_text(**options: Any) -> None:
             )
 
 
-def check_options(delta: float, accountant: str, clip: Clip, learning_rate: float) -> None:
+def check_options(
+    delta: float, accountant: str, steps: int, clip: Clip, learning_rate: float
+) -> None:
     """Refuses numbers outside their range.
 
     Raises:
@@ -73,6 +75,7 @@ def check_options(delta: float, accountant: str, clip: Clip, learning_rate: floa
     """
     check_delta(delta)
     check_accountant(accountant)
+    check_steps(steps)
     if not isinstance(clip, LayerClip | AdaptiveClip):
         check_clip(clip)
     if not learning_rate > 0:
