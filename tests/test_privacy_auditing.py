@@ -323,6 +323,12 @@ def test_same_seed_same_audit() -> None:
             "takes no ledger=",
         ),
         (
+            lambda: audit_steps(
+                Gaussian(), near(), CANARY, **STEPS | {"clip": privacy.AdaptiveClip()}
+            ),
+            "repeats one mechanism",
+        ),
+        (
             lambda: audit_steps(Gaussian(), near(), torch.zeros(1, 2), **STEPS),
             "canaries have the shape of the data",
         ),

@@ -29,6 +29,7 @@ from privacy.accounting import compose
 from privacy.auditing.bounds import Audit, audit_scores, step_epsilon
 from privacy.auditing.one_run import OneRunAudit, audit_guesses, coins
 from privacy.batches import derive
+from privacy.clipping import AdaptiveClip
 from privacy.fit import PrivateTraining
 from privacy.gradients import PerRow
 from privacy.ledger import Release
@@ -263,6 +264,11 @@ def _training(
         spies.append(_Spy(parameters, lr=lr, inner=inner))
         return spies[0]
 
+    if isinstance(options.get("clip"), AdaptiveClip):
+        raise ValueError(
+            "An audit repeats one mechanism, and with an AdaptiveClip every step has another norm. "
+            "Audit with clip= at the norm where it ended: the noise multiplier is accounted alike."
+        )
     options = options | {"seed": seed, "optimiser": spying}
     run = PrivateTraining(copy.deepcopy(model), batch, **options)
     return run, spies[0]
