@@ -53,8 +53,8 @@ def eliminate(
             values[len(tables) + i] = Table(step.scope[1:], message)
         else:
             constant.append(message)
-    total = constant[0]
-    for part in constant[1:]:
+    total = tables[0].log_value.new_zeros(1)
+    for part in constant:
         total = total + part
     return total, buckets
 

@@ -91,6 +91,28 @@ def tables(factors: Sequence[Factor], evidence: Evidence) -> list[Table]:
     ]
 
 
+def check_possible(log_z: Tensor, start: int) -> None:
+    """Refuses rows whose evidence has probability zero.
+
+    Args:
+        log_z: of the rows.
+        start: the number of the first of them.
+
+    Raises:
+        ValueError: the first such row, or tables that hold NaN.
+    """
+    bad = (log_z == -torch.inf).nonzero().flatten()
+    if len(bad):
+        raise ValueError(
+            f"The evidence of row {start + int(bad[0])} has probability zero under the model "
+            f"({len(bad)} such rows in this piece): nothing can be said given what cannot happen. "
+            "Check its codes, leave the row out (log_partition is -inf there), or fit tables with "
+            "a prior, which leaves no level at zero."
+        )
+    if bool(log_z.isnan().any()):
+        raise ValueError("log Z is NaN: a table holds NaN or +inf. Log tables are finite or -inf.")
+
+
 def _allowed(x: Tensor, seen: Tensor, levels: int, like: Tensor) -> Tensor:
     """log 1 where a level agrees with what was seen, log 0 where it does not, shape (levels, n)."""
     other = (torch.arange(levels, device=like.device)[:, None] != x) & seen

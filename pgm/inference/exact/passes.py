@@ -11,7 +11,7 @@ MEMORY = 2**30
 """Bytes that the tables of one pass may take, unless said otherwise."""
 
 _COPIES = 4
-_CACHE = 2**22
+_CACHE = 2**25
 
 
 def passes(

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pgm.inference.exact.elimination import beliefs, eliminate, follow, onto, sample
-from pgm.inference.exact.evidence import Evidence, read
+from pgm.inference.exact.evidence import Evidence, check_possible, read
 from pgm.inference.exact.factors import Factor, Scope, check_known, sizes
 from pgm.inference.exact.order import Plan
 from pgm.inference.exact.passes import MEMORY, passes, plan_left, unknown
@@ -96,7 +96,7 @@ def marginals(
     start = 0
     for way, left, part in passes(factors, evidence, together=together, memory=memory):
         log_z, buckets = eliminate(left, way)
-        _check_possible(log_z, start)
+        check_possible(log_z, start)
         hosts = {target: _host(scope, way, part) for target, scope in scopes.items()}
         asked = {i for i in hosts.values() if i is not None}
         p = beliefs(buckets, way, asked, len(left))
@@ -138,7 +138,7 @@ def most_probable(
     evidence, pieces, values, start = read(factors, given), [], [], 0
     for way, left, part in passes(factors, evidence, prune=False, memory=memory):
         log_value, buckets = eliminate(left, way, by="max")
-        _check_possible(log_value, start)
+        check_possible(log_value, start)
         pieces.append({**part.known, **follow(buckets, part.n)})
         values.append(log_value.expand(part.n))
         start += part.n
@@ -184,7 +184,7 @@ def draw(
     with seeded(seed), torch.no_grad():
         for way, left, part in passes(factors, evidence, prune=False, memory=memory, more=more):
             log_z, buckets = eliminate(left, way)
-            _check_possible(log_z, start)
+            check_possible(log_z, start)
             known = {name: x.expand(draws, part.n) for name, x in part.known.items()}
             pieces.append({**known, **sample(buckets, draws, part.n)})
             start += part.n
@@ -253,16 +253,3 @@ def _joint(
             p = p[..., None] * mass.reshape(evidence.n, *[1] * (p.dim() - 1), levels[name])
             names.append(name)
     return p.permute(0, *(1 + names.index(name) for name in scope))
-
-
-def _check_possible(log_z: Tensor, start: int) -> None:
-    bad = (log_z == -torch.inf).nonzero().flatten()
-    if len(bad):
-        raise ValueError(
-            f"The evidence of row {start + int(bad[0])} has probability zero under the model "
-            f"({len(bad)} such rows in this piece): nothing can be said given what cannot happen. "
-            "Check its codes, leave the row out (log_partition is -inf there), or fit tables with "
-            "a prior, which leaves no level at zero."
-        )
-    if bool(log_z.isnan().any()):
-        raise ValueError("log Z is NaN: a table holds NaN or +inf. Log tables are finite or -inf.")
