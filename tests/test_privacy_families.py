@@ -24,8 +24,8 @@ REFUSED = {
     "kde": "nothing to fit|holds rows of 'x', the data themselves",
 }
 """Families that cannot be private, and what they say."""
-GHOST = {"autoregressive", "flow", "vae"}
-"""Families that are made of layers. The others hold parameters that are no layers' (mixture,
+GHOST = {"autoregressive", "bayesnet", "flow", "vae"}
+"""Families that are made of layers, or of tables that may be one a row (bayesnet). The others hold parameters that are no layers' (mixture,
 regression, hierarchical, factor, rbm), differentiate a gradient (gan) or draw the steps of all rows
 together (diffusion)."""
 
