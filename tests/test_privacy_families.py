@@ -25,9 +25,9 @@ REFUSED = {
 }
 """Families that cannot be private, and what they say."""
 GHOST = {"autoregressive", "bayesnet", "flow", "vae"}
-"""Families that are made of layers, or of tables that may be one a row (bayesnet). The others hold parameters that are no layers' (mixture,
-regression, hierarchical, factor, rbm), differentiate a gradient (gan) or draw the steps of all rows
-together (diffusion)."""
+"""Families that are made of layers, or of tables that may be one a row (bayesnet). The others hold
+parameters that are no layers' (mixture, regression, hierarchical, factor, rbm), differentiate a
+gradient (gan) or draw the steps of all rows together (diffusion)."""
 
 
 def few_rows(name: str) -> tuple[Model, Batch, Any]:
