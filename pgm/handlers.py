@@ -32,6 +32,7 @@ class Handled(Model):
         # Not by attribute: PyroModule would rename the sites of the user's model.
         self._modules["base"] = base
         self.training = base.training
+        self.keeps = base.keeps
 
     def handler(self, program: str) -> AbstractContextManager[Any]:
         """What the program called `program`, "model" or "guide", runs under."""

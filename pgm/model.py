@@ -46,6 +46,7 @@ class Model(PyroModule):
     Attributes:
         schema: how data frames become batches and back; None for models of plain tensors.
         note: what every answer of this model must say, such as the ledger of a private fit.
+        keeps: what of the data the model itself holds, in words, which no noise of training hides.
 
     Example:
         >>> class Gaussian(Model):
@@ -61,6 +62,7 @@ class Model(PyroModule):
 
     schema: Schema | None = None
     note: str | None = None
+    keeps: str | None = None
     _arguments: ClassVar[tuple[tuple[Any, ...], dict[str, Any]]] = ((), {})
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Model":

@@ -321,7 +321,12 @@ def _norm(tensors: Mapping[str, Tensor]) -> float:
 
 
 def _held(model: Model, batch: Batch) -> Iterator[str]:
-    """Buffers and parameters in which at least half of the rows are rows of the data."""
+    """What the model says it keeps, and tensors of which at least half the rows are data."""
+    if model.keeps:
+        yield (
+            f"{type(model).__name__} keeps {model.keeps}: they would be released with the model, "
+            "whatever noise its training adds. Use a family that keeps no data."
+        )
     for name, kept in [*model.named_buffers(), *model.named_parameters()]:
         for site, x in batch.items():
             if site.endswith(SEEN):  # any two masks have rows in common
