@@ -21,6 +21,7 @@ from pgm.verb import prepare
 from privacy.gradients import PerRow, RowGradients
 
 REFUSED = {
+    "graph_autoencoder": "keeps the edges of the graph",
     "kde": "nothing to fit|holds rows of 'x', the data themselves",
 }
 """Families that cannot be private, and what they say."""

@@ -117,10 +117,9 @@ decode.refuse(
 
 def example() -> Example:
     """Zachary's karate club (1977): 34 members, 78 friendships."""
-    graph = nx.karate_club_graph()
     return Example(
-        LatentSpace.of(graph),
-        dict(dyads(graph)),
+        LatentSpace(34),
+        dict(dyads(nx.karate_club_graph())),
         fit={"batch_size": 561, "steps": 300, "learning_rate": 0.05, "schedule": "cosine"},
         discrete=True,
     )
