@@ -9,6 +9,7 @@ from privacy.chain import BrokenChain
 from privacy.clipping import AdaptiveClip, LayerClip
 from privacy.compatibility import SelfCheck, check
 from privacy.counts import categories, count, histogram
+from privacy.engine import make_private_with_epsilon
 from privacy.fit import PrivateTraining, fit
 from privacy.gradients import per_row_gradients
 from privacy.ledger import Ledger, Release
@@ -47,6 +48,7 @@ __all__ = [
     "histogram",
     "lira",
     "loss_attack",
+    "make_private_with_epsilon",
     "moments",
     "odometer",
     "per_row_gradients",

@@ -24,9 +24,8 @@ from pyro.infer.autoguide import AutoGuide
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
-from pgm.batch import Batch
 from pgm.programs import from_pyro
-from privacy.batches import PoissonLots
+from privacy.batches import HandedLots, PoissonLots
 from privacy.fit import PrivateTraining
 from privacy.report import PrivacyReport
 
@@ -80,7 +79,7 @@ class DPSVI:
         self._sites = dict(observed or {})
         self._training: PrivateTraining | None = None
         self._steps: Iterator[Any] = iter(())
-        self._lots: _Handed | None = None
+        self._lots: HandedLots | None = None
 
     def lots(self, *args: Tensor, **kwargs: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Poisson lots of the rows, as many as there are steps: each is to be passed to `step`.
@@ -97,7 +96,7 @@ class DPSVI:
         data = {self._sites.get(name, name): value for name, value in bound.items()}
         training = PrivateTraining(self.model, data, **self.options)
         assert isinstance(training.source, PoissonLots)
-        self._lots = _Handed(training.source)
+        self._lots = HandedLots(training.source)
         training.source = self._lots
         self._training, self._steps = training, iter(training)
         keys = [self._sites.get(name, name) for name in bound]
@@ -144,43 +143,6 @@ class DPSVI:
         if self._training is None:
             raise ValueError("Nothing was trained yet: loop over svi.lots(...) first.")
         return self._training
-
-
-class _Handed(PoissonLots):
-    """Poisson lots that are shown to the caller before the step that uses them."""
-
-    def __init__(self, lots: PoissonLots) -> None:
-        super().__init__(lots.model, lots.batch, rate=lots.rate, rows=lots.size, seed=lots.seed)
-        self._stream = (lot for k in iter(int, 1) for lot in lots.epoch(self._next()))
-        self._epoch, self._waiting = -1, Batch()
-
-    def _next(self) -> int:
-        self._epoch += 1
-        return self._epoch
-
-    def draw(self) -> Batch:
-        """The next lot."""
-        self._waiting = next(self._stream)
-        return self._waiting
-
-    def handed(self, given: list[Tensor]) -> bool:
-        """Whether these tensors are those of the lot that waits."""
-        known = {id(value) for value in self._waiting.values()}
-        return bool(given) and all(id(value) in known for value in given)
-
-    def refuse_skipping(self) -> None:
-        """Raises if the last lot was not used: choosing among lots is no Poisson sampling."""
-        if self._waiting:
-            raise ValueError(
-                "A lot was drawn and not passed to step(). Leaving lots out, say the empty ones, "
-                "changes the sampling that the accounting rests on: pass every lot to step()."
-            )
-
-    def epoch(self, k: int, *, skip: int = 0) -> Iterator[Batch]:
-        """The lots that wait, each once."""
-        while self._waiting:
-            lot, self._waiting = self._waiting, Batch()
-            yield lot
 
 
 def _check_loss(loss: ELBO | None) -> None:
