@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from pgm.batch import SEEN, Batch, as_batch, cells, chunks
 from pgm.data import load
 from pgm.families import Example
+from pgm.inference import normal
 from pgm.model import Model, rows
 from pgm.objectives import objective
 from pgm.randomness import fresh_seed, seeded
@@ -32,7 +33,6 @@ Covariance = Literal["diagonal", "full"]
 """The shape of every component's covariance."""
 
 _AT_ONCE = 2**21
-_HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
 class GaussianMixture(Model):
@@ -225,11 +225,7 @@ def _complete(
 
 
 def _draw(model: GaussianMixture, batch: Batch, draws: int) -> Batch:
-    """Completions (draws, n, ...) of the sites in the batch.
-
-    Of y ~ N(mu, Sigma) the conditional draw given x_seen is y + Sigma M S^-1 M (x - y), M being the
-    mask of the seen cells and S their covariance (Matheron's rule; Journel & Huijbregts 1978).
-    """
+    """Completions (draws, n, ...) of the sites in the batch."""
     x, seen = _cells(model, batch)
     k = dist.Categorical(logits=_log_joint(model, batch)).sample((draws,))
     y = model.component(k).sample()
@@ -237,9 +233,7 @@ def _draw(model: GaussianMixture, batch: Batch, draws: int) -> Batch:
         y = x.expand_as(y)
     elif model.covariance == "full":
         Sigma = (model.scale_trils @ model.scale_trils.mT)[k]
-        L, mask = _seen_root(Sigma, seen), seen.to(x.dtype)
-        gap = torch.cholesky_solve((mask * (x - y)).unsqueeze(-1), L)
-        y = y + (Sigma @ (mask.unsqueeze(-1) * gap)).squeeze(-1)
+        y = normal.conditional_draw(x, seen, y, Sigma)
     drawn = Batch(x=y if seen is None else torch.where(seen, x, y))
     return Batch(drawn | {"k": k.to(batch["k"].dtype)}) if "k" in batch else drawn
 
@@ -267,22 +261,8 @@ def _log_components(
     if model.covariance == "diagonal":
         log_cells = dist.Normal(model.means, model.scales).log_prob(x.unsqueeze(-2))
         return torch.where(seen.unsqueeze(-2), log_cells, 0.0).sum(-1)
-    mask = seen.to(x.dtype).unsqueeze(-2)
-    L = _seen_root(model.scale_trils @ model.scale_trils.mT, seen.unsqueeze(-2))
-    u = torch.linalg.solve_triangular(
-        L, (mask * (x.unsqueeze(-2) - model.means)).unsqueeze(-1), upper=False
-    )
-    log_det = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return -0.5 * u.square().sum((-2, -1)) - log_det - _HALF_LOG_TAU * mask.sum(-1)
-
-
-def _seen_root(
-    Sigma: Float[Tensor, "*#n d d"], seen: Bool[Tensor, "*#n d"]
-) -> Float[Tensor, "*n d d"]:
-    """The Cholesky factor of M Sigma M + I - M: the seen cells' covariance, padded by ones."""
-    mask = seen.to(Sigma.dtype)
-    block = mask.unsqueeze(-1) * Sigma * mask.unsqueeze(-2)
-    return torch.linalg.cholesky(block + torch.diag_embed(1 - mask))
+    Sigma = model.scale_trils @ model.scale_trils.mT
+    return normal.log_density(x.unsqueeze(-2), seen.unsqueeze(-2), model.means, Sigma)
 
 
 def _cells(
