@@ -252,9 +252,8 @@ def estimate(
 
     Complete rows: the tables are (count + a) / (total + sum of a) with a Dirichlet prior worth
     `prior` observations a table, spread evenly; the numbers are regressed on their parents by least
-    squares, for every configuration of the discrete ones. Missing cells enter by their exact
-    posterior moments, which is EM (Lauritzen 1995) and assumes that they are missing at random. It
-    is computed from the rows without noise: use `privacy.fit` where they are to be protected.
+    squares, in every configuration of the discrete ones. Missing cells enter by their posterior
+    moments, which is EM (Lauritzen 1995), and are taken to be missing at random. Not private.
 
     Args:
         net: its graph is kept. Without a schema, it takes that of a frame, in the frame's units.
