@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.neighbors import KernelDensity
 
@@ -51,7 +52,10 @@ def test_uniform_windows_count_the_points_within_reach(
     assert density(model, torch.tensor([[x]])) == pytest.approx([expected], rel=1e-6)
 
 
-@pytest.mark.parametrize(("kernel", "name"), [("gaussian", "gaussian"), ("uniform", "tophat")])
+@pytest.mark.parametrize(
+    ("kernel", "name"),
+    [("gaussian", "gaussian"), ("uniform", "tophat"), ("epanechnikov", "epanechnikov")],
+)
 def test_scikit_learn_has_the_same_density(kernel: kde.Kernel, name: str) -> None:
     x = draws(40, 1, seed=1)
     theirs = KernelDensity(kernel=name, bandwidth=0.7).fit(POINTS.numpy()).score_samples(x.numpy())
@@ -64,12 +68,16 @@ def test_a_window_in_several_dimensions_is_a_product() -> None:
     by_hand = norm.pdf(x[:, None].numpy(), points.numpy(), 0.8).prod(-1).mean(1)
     assert density(KDE(points, bandwidth=0.8), x) == pytest.approx(by_hand.tolist(), rel=1e-4)
     square = KDE(torch.zeros(1, 2), bandwidth=2.0, kernel="uniform")
+    parabola = KDE(torch.zeros(1, 2), bandwidth=2.0, kernel="epanechnikov")
+    at = torch.tensor([[1.0, -0.5], [1.9, 2.1]])
+    product = (0.75 * (1 - 0.25)) * (0.75 * (1 - 0.0625)) / 4
+    assert density(parabola, at) == pytest.approx([product, 0.0])
     inside_and_out = torch.tensor([[1.9, -1.9], [1.9, 2.1]])
     assert density(square, inside_and_out) == pytest.approx([1 / 16, 0.0])
 
 
 @given(
-    kernel=st.sampled_from(["gaussian", "uniform"]),
+    kernel=st.sampled_from(["gaussian", "uniform", "epanechnikov"]),
     seed=st.integers(0, 100),
     hidden=st.lists(st.booleans(), min_size=8, max_size=8),
 )
@@ -110,6 +118,66 @@ def test_the_bandwidth_of_highest_leave_one_out_likelihood_is_learned() -> None:
     assert model.bandwidth.item() == pytest.approx(best.x, abs=1e-3)
 
 
+def left_out(points: torch.Tensor, kernel: str, h: float) -> float:
+    """The mean leave-one-out log-likelihood, written out."""
+    u = (points[:, None] - points).double().numpy() / h
+    each = {
+        "gaussian": norm.pdf(u),
+        "uniform": 0.5 * (np.abs(u) <= 1),
+        "epanechnikov": np.maximum(0.75 * (1 - u**2), 0),
+    }[kernel]
+    windows = each.prod(-1) / h ** points.shape[1]
+    np.fill_diagonal(windows, 0)
+    with np.errstate(divide="ignore"):
+        return float(np.log(windows.sum(1) / (len(points) - 1)).mean())
+
+
+def test_the_six_points_have_the_known_bandwidth() -> None:
+    """2.133091958 by minimisation (issue 5); the root of the slope, by 40 digits of mpmath."""
+    points = torch.tensor([[-2.1], [-1.3], [-0.4], [1.9], [5.1], [6.2]], dtype=torch.float64)
+    h = KDE.from_data(points).bandwidth.item()
+    assert h == pytest.approx(2.133091958, abs=1e-7)
+    assert h == pytest.approx(2.1330919301734481, abs=1e-11)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "uniform", "epanechnikov"])
+@pytest.mark.parametrize("d", [1, 3])
+def test_no_bandwidth_of_a_fine_grid_is_better(kernel: kde.Kernel, d: int) -> None:
+    points = torch.cat([draws(30, d), draws(10, d, seed=1) / 4 + 3])
+    h = KDE.from_data(points, kernel=kernel).bandwidth.item()
+    best = left_out(points, kernel, h)
+    assert math.isfinite(best)
+    others = [left_out(points, kernel, float(g)) for g in np.geomspace(h / 20, h * 20, 600)]
+    assert best >= max(others) - 1e-5, (h, best)
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "says"),
+    [
+        (torch.zeros(1, 1), "gaussian", "two rows"),
+        (torch.tensor([[0.0], [0.0], [1.0], [1.0]]), "gaussian", "Drop the duplicates"),
+        (torch.tensor([[0.0, NAN]]), "gaussian", "complete row"),
+        (torch.randn(6000, 1), "uniform", "GiB"),
+    ],
+)
+def test_rows_without_a_best_bandwidth_are_explained(
+    x: torch.Tensor, kernel: kde.Kernel, says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        KDE.from_data(x, kernel=kernel)
+
+
+def test_ten_dimensions_are_exact() -> None:
+    """Where every window is e^-300 and less, and scikit-learn's tree is hundreds of nats off."""
+    points, x = draws(500, 10), draws(20, 10, seed=1)
+    u = (x.double()[:, None] - points.double()).numpy() / 0.1
+    by_hand = logsumexp(norm.logpdf(u).sum(-1) - 10 * math.log(0.1), axis=1) - math.log(500)
+    ours = pgm.log_prob(KDE(points.double(), bandwidth=0.1), x.double()).value
+    assert ours.tolist() == pytest.approx(by_hand.tolist(), abs=1e-9)
+    single = pgm.log_prob(KDE(points, bandwidth=0.1), x).value
+    assert single.tolist() == pytest.approx(by_hand.tolist(), rel=1e-5)
+
+
 def test_one_coincident_centre_is_left_out_and_no_more() -> None:
     model = KDE(torch.tensor([[0.0], [0.0], [1.0]]))
     loss = pgm.objective(model, torch.tensor([[0.0], [1.0], [0.5]]))
@@ -125,8 +193,9 @@ def test_a_row_with_missing_cells_coincides_where_its_seen_cells_do() -> None:
     assert (-loss).exp().tolist() == pytest.approx([(norm.pdf(1) + norm.pdf(3)) / 2], rel=1e-5)
 
 
-def test_a_uniform_kernel_learns_nothing_and_says_so() -> None:
-    model = KDE(POINTS, kernel="uniform")
+@pytest.mark.parametrize("kernel", ["uniform", "epanechnikov"])
+def test_a_kernel_that_ends_learns_nothing_by_gradients_and_says_so(kernel: kde.Kernel) -> None:
+    model = KDE(POINTS, kernel=kernel)
     assert "Use kernel='gaussian'" in pgm.abilities(model)["objective"]
     assert pgm.abilities(KDE(POINTS))["objective"] == "own"
     with pytest.raises(pgm.Unsupported, match=r"KDE cannot objective: .* Use kernel='gaussian'"):
@@ -165,6 +234,10 @@ def test_samples_are_points_plus_noise() -> None:
     u = pgm.sample(KDE(torch.zeros(1, 1), bandwidth=3.0, kernel="uniform"), 4000, seed=0)["x"]
     assert float(u.abs().max()) <= 3.0
     assert float(u.std()) == pytest.approx(3 / math.sqrt(3), abs=0.06)
+    model = KDE(torch.zeros(1, 1), bandwidth=3.0, kernel="epanechnikov")
+    e = pgm.sample(model, 4000, seed=0)["x"]
+    assert float(e.abs().max()) < 3.0
+    assert float(e.std()) == pytest.approx(3 / math.sqrt(5), abs=0.05)
 
 
 def test_the_points_are_a_copy() -> None:
@@ -185,7 +258,7 @@ def test_the_points_are_a_copy() -> None:
         (torch.tensor([[NAN]]), 1.0, "gaussian", "not finite"),
         (torch.zeros(3, 1), 0.0, "gaussian", "bandwidth is 0.0"),
         (torch.zeros(3, 1), math.inf, "gaussian", "bandwidth is inf"),
-        (torch.zeros(3, 1), 1.0, "boxcar", "'gaussian' and 'uniform'"),
+        (torch.zeros(3, 1), 1.0, "boxcar", "'uniform' and 'epanechnikov'"),
     ],
 )
 def test_bad_arguments_are_explained(

@@ -2,10 +2,13 @@
 
     p(x) = 1/N sum_k K_h(x - x_k),    K_h(u) = prod_j K(u_j / h) / h
 
-(Rosenblatt 1956; Parzen 1962; Murphy 2022, eq. 16.33), with the Gaussian kernel K(u) = N(u; 0, 1)
-or the boxcar K(u) = 1/2 I(|u| <= 1) (Murphy 2022, Table 16.1). As a program: a centre k is picked
-uniformly, then x is drawn from the kernel around it. The bandwidth h is learned by leave-one-out
-likelihood, since the likelihood itself is unbounded as h shrinks (Habbema et al. 1974; Duin 1976).
+(Rosenblatt 1956; Parzen 1962; Murphy 2022, eq. 16.33), with the kernels of Murphy 2022, Table 16.1:
+Gaussian K(u) = N(u; 0, 1), boxcar 1/2 I(|u| <= 1) and Epanechnikov 3/4 (1 - u^2) I(|u| <= 1). In
+several dimensions they are products, so that windows that end are boxes, not balls. As a program: a
+centre k is picked uniformly, then x is drawn from the kernel around it. The bandwidth h is learned
+by leave-one-out likelihood, since the likelihood itself is unbounded as h shrinks (Habbema et al.
+1974; Duin 1976). Every pair of a row and a centre is computed, in pieces that fit the cache: no
+tree, no approximation.
 """
 
 import math
@@ -17,19 +20,22 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pgm.batch import Batch, cells, chunks
+from pgm.batch import SEEN, Batch, as_batch, cells, chunks
 from pgm.data import load
 from pgm.families import Example
+from pgm.inference import bandwidth as search
+from pgm.inference.bandwidth import Epanechnikov
 from pgm.model import Model, rows
 from pgm.objectives import objective
 from pgm.verbs import Imputation, LogProb, decode, encode, impute, log_prob
 
 __all__ = ["KDE", "Kernel", "example"]
 
-Kernel = Literal["gaussian", "uniform"]
+Kernel = Literal["gaussian", "uniform", "epanechnikov"]
 """The shape of a window."""
 
-_AT_ONCE = 2**22
+_AT_ONCE = 2**18
+_FEW = 2
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
@@ -42,9 +48,9 @@ class KDE(Model):
 
     Args:
         points: the centres x_k, shape (N, d).
-        bandwidth: h, the standard deviation of a Gaussian window, or half the width of a uniform
-            one (a figure that speaks of windows of total width h has half of it here).
-        kernel: "gaussian" or "uniform", the same in every dimension.
+        bandwidth: h, the standard deviation of a Gaussian window, or half the width of one that
+            ends (a figure that speaks of windows of total width h has half of it here).
+        kernel: "gaussian", "uniform" or "epanechnikov", the same in every dimension.
 
     Attributes:
         points: the centres, a buffer.
@@ -60,6 +66,8 @@ class KDE(Model):
         tensor([0.1014])
         >>> log_prob(KDE(points, bandwidth=2.0, kernel="uniform"), x).value.exp()
         tensor([0.1250])
+        >>> KDE.from_data(points).bandwidth.item()
+        2.13309
     """
 
     points: Tensor
@@ -83,6 +91,8 @@ class KDE(Model):
         h = self.bandwidth
         if self.kernel == "gaussian":
             return dist.Normal(centre, h).to_event(1)
+        if self.kernel == "epanechnikov":
+            return Epanechnikov(centre, h).to_event(1)
         return dist.Uniform(centre - h, centre + h, validate_args=False).to_event(1)
 
     def model(self, n: int) -> None:
@@ -91,6 +101,39 @@ class KDE(Model):
         with rows(n):
             k = pyro.sample("k", uniform, infer={"enumerate": "parallel"})
             pyro.sample("x", self.window(self.points[k]))
+
+    @classmethod
+    def from_data(cls, x: Any, *, kernel: Kernel = "gaussian") -> "KDE":
+        """A window on every row, with the bandwidth of the highest leave-one-out likelihood.
+
+        For the uniform kernel it is the best of all; for the others the best near the best of a
+        grid. It is computed in float64.
+
+        Args:
+            x: complete rows, shape (N, d).
+            kernel: "gaussian", "uniform" or "epanechnikov".
+
+        Raises:
+            ValueError: missing cells, fewer than two rows, or rows that all occur twice, whose
+                likelihood is unbounded as the bandwidth shrinks.
+        """
+        batch = as_batch(x)
+        if "x" not in batch or "x" + SEEN in batch:
+            raise ValueError(
+                f"A window stands on a complete row 'x', but {batch} came. Drop rows with missing "
+                "cells, or complete them with pgm.impute of another model."
+            )
+        _check(batch["x"], 1.0, kernel)
+        points = batch["x"]
+
+        def log_kernels(i: slice, h: Tensor) -> Tensor:
+            return _log_kernels(precise, precise.points[i], None, h=h)
+
+        precise = cls(points.double(), kernel=kernel)
+        h = search.leave_one_out(points, kernel, log_kernels)
+        if kernel == "uniform":  # which ends at a point, and must reach it in spite of rounding
+            h *= 1 + 8 * torch.finfo(points.dtype).eps * (1 + abs(math.log(h)))
+        return cls(points, bandwidth=h, kernel=kernel)
 
 
 def example() -> Example:
@@ -103,9 +146,9 @@ def _needs_slope(model: KDE) -> str | None:
     if model.kernel == "gaussian":
         return None
     return (
-        "the likelihood of a uniform kernel is a step function of the points within reach, whose "
-        "gradient says to shrink h until a point drops out. Use kernel='gaussian' to learn the "
-        "bandwidth, or compare pgm.log_prob of held-out rows over a list of bandwidths."
+        "its windows end: the gradient says to shrink them until a row is in none, where the "
+        "likelihood is zero. Use kernel='gaussian' to learn the bandwidth by gradients, or "
+        "KDE.from_data, which searches for it."
     )
 
 
@@ -121,7 +164,8 @@ def _leave_one_out(model: KDE, batch: Batch, *, size: int | None = None) -> Floa
             "left. Build it on the rows of the training data."
         )
     x, seen = _cells(model, batch)
-    same = ((x[:, None] == model.points) | ~seen[:, None]).all(-1)
+    equal = x[:, None] == model.points
+    same = (equal if seen is None else equal | ~seen[:, None]).all(-1)
     itself = same & (same.cumsum(-1) == 1)
     others = (len(model.points) - itself.sum(-1)).to(x)
     log_sum = _log_kernels(model, x, seen).masked_fill(itself, -torch.inf).logsumexp(-1)
@@ -131,8 +175,8 @@ def _leave_one_out(model: KDE, batch: Batch, *, size: int | None = None) -> Floa
 @log_prob.register(KDE)
 def _density(model: KDE, batch: Batch, *, particles: int = 100) -> LogProb:
     """log p(x), exact; missing cells are integrated out, kernel by kernel."""
-    pieces = [_log_kernels(model, *_cells(model, piece)) for piece in _pieces(model, batch)]
-    value = torch.cat([piece.logsumexp(-1) for piece in pieces]) - math.log(len(model.points))
+    pieces = [_log_sum(_log_kernels(model, *_cells(model, p))) for p in _pieces(model, batch)]
+    value = torch.cat(pieces) - math.log(len(model.points))
     return LogProb(value, torch.zeros_like(value), "exact")
 
 
@@ -154,29 +198,68 @@ def _draw(model: KDE, batch: Batch, draws: int) -> Float[Tensor, "draws n d"]:
             "kernel='gaussian', whose windows have no end."
         )
     k = dist.Categorical(logits=log_kernel).sample((draws,))
-    return torch.where(seen, x, model.window(model.points[k]).sample())
+    y = model.window(model.points[k]).sample()
+    return x.expand_as(y) if seen is None else torch.where(seen, x, y)
 
 
 def _log_kernels(
-    model: KDE, x: Float[Tensor, "n d"], seen: Bool[Tensor, "n d"]
+    model: KDE,
+    x: Float[Tensor, "n d"],
+    seen: Bool[Tensor, "n d"] | None,
+    *,
+    h: Tensor | None = None,
 ) -> Float[Tensor, "n N"]:
     """log K_h(x - x_k) over the seen cells, for every row and centre."""
-    u, d = x[:, None] - model.points, seen.sum(-1, keepdim=True)
+    h = model.bandwidth if h is None else h
+    d = x.shape[-1] if seen is None else seen.sum(-1, keepdim=True)
     if model.kernel == "gaussian":
-        squares = (u.square() * seen[:, None]).sum(-1)
-        return -squares / (2 * model.bandwidth**2) - d * (model.log_bandwidth + _HALF_LOG_TAU)
-    inside = ((u.abs() <= model.bandwidth) | ~seen[:, None]).all(-1)
-    return torch.where(inside, -d * (2 * model.bandwidth).log(), -torch.inf)
+        return _squares(x, model.points, seen) / (-2 * h**2) - d * (h.log() + _HALF_LOG_TAU)
+    total: Any = 0.0
+    for j, column in enumerate(model.points.mT):
+        u = (x[:, j, None] - column) / h
+        if model.kernel == "uniform":
+            cell = torch.where(u.abs() <= 1, 0.0, -torch.inf)
+        else:
+            inside = u.abs() < 1
+            cell = torch.where(
+                inside, torch.log1p(-torch.where(inside, u, 0.0).square()), -torch.inf
+            )
+        total = total + (cell if seen is None else torch.where(seen[:, j, None], cell, 0.0))
+    height = math.log(0.5) if model.kernel == "uniform" else math.log(0.75)
+    return total + d * (height - h.log())
 
 
-def _cells(model: KDE, batch: Batch) -> tuple[Float[Tensor, "n d"], Bool[Tensor, "n d"]]:
+def _squares(
+    x: Float[Tensor, "n d"], points: Float[Tensor, "N d"], seen: Bool[Tensor, "n d"] | None
+) -> Float[Tensor, "n N"]:
+    """Squared distances over the seen cells, from differences: nothing cancels."""
+    if seen is None and x.shape[-1] > _FEW:
+        return torch.cdist(x, points, compute_mode="donot_use_mm_for_euclid_dist").square()
+    total = x.new_zeros(len(x), len(points))
+    for j, column in enumerate(points.mT):
+        u = x[:, j, None] - column
+        total = total + (u if seen is None else u * seen[:, j, None]).square()
+    return total
+
+
+def _log_sum(logs: Float[Tensor, "n N"]) -> Float[Tensor, " n"]:
+    """logsumexp; without a gradient in place, and nothing so small that it is slow to add up."""
+    if logs.requires_grad:
+        return logs.logsumexp(-1)
+    top = logs.amax(-1, keepdim=True)
+    least = 0.9 * math.log(torch.finfo(logs.dtype).tiny)
+    value = (logs - top).clamp_(min=least).exp_().sum(-1).log_() + top.squeeze(-1)
+    return torch.where(top.squeeze(-1) == -torch.inf, -torch.inf, value)
+
+
+def _cells(model: KDE, batch: Batch) -> tuple[Float[Tensor, "n d"], Bool[Tensor, "n d"] | None]:
     x, seen = cells(batch, "x", tuple(model.points.shape[1:]))
-    return x.to(model.dtype), torch.ones_like(x, dtype=torch.bool) if seen is None else seen
+    return x.to(model.dtype), seen
 
 
 def _pieces(model: KDE, batch: Batch) -> Any:
-    """The rows in pieces whose differences from all centres fit memory."""
-    return chunks(batch, max(1, _AT_ONCE // model.points.numel()))
+    """The rows in pieces whose distances to all centres fit the cache."""
+    return chunks(batch, max(1, _AT_ONCE // len(model.points)))
 
 
 def _check(points: Any, bandwidth: float, kernel: str) -> None:
@@ -194,8 +277,10 @@ def _check(points: Any, bandwidth: float, kernel: str) -> None:
         )
     if not 0 < bandwidth < math.inf:
         raise ValueError(f"bandwidth is {bandwidth}; the width of a window is positive and finite.")
-    if kernel not in ("gaussian", "uniform"):
-        raise ValueError(f"There is no kernel {kernel!r}; there are 'gaussian' and 'uniform'.")
+    if kernel not in ("gaussian", "uniform", "epanechnikov"):
+        raise ValueError(
+            f"There is no kernel {kernel!r}; there are 'gaussian', 'uniform' and 'epanechnikov'."
+        )
 
 
 _NO_CODE = (
