@@ -1,8 +1,8 @@
 """Log densities of a kernel density estimate, beside scikit-learn's.
 
 Prints milliseconds on one thread, both sides by turns, the median ratio of the turns, and how far
-is from float64 differences added up one by one, in nats. scikit-learn is asked for no tolerance,
-rtol = atol = 0, which is its default, by its kd tree; its ball tree is asked once for its error.
+each is from float64 differences added up one by one, in nats. scikit-learn is asked for no
+tolerance (rtol = atol = 0) by its kd tree; its ball tree is asked once for its error.
 """
 
 import statistics
