@@ -134,7 +134,7 @@ def test_norms_that_are_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_that_are_joined_on_the_way_to_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GHOST, "_compare", lambda *_: None)
+    monkeypatch.setattr(GHOST, "compare", lambda *_: None)
     found = problems(Net(), route="ghost", objective=weighed)
     assert "All rows at once and one row after the other differ" in found
 

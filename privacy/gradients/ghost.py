@@ -14,8 +14,6 @@ other calls than it did then is refused.
 """
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +25,7 @@ from pgm.batch import Batch, rows_of, take
 from privacy.draws import LotDraws, Tables
 from privacy.gradients.layers import COVERED
 from privacy.gradients.parts import Part, Whole, join
-from privacy.gradients.routes import Loss, Parameters, looped
+from privacy.gradients.routes import Loss, Parameters
 from privacy.gradients.rows import (
     ClippedSum,
     Layers,
@@ -37,14 +35,11 @@ from privacy.gradients.rows import (
     whole_rows,
 )
 from privacy.gradients.tape import Call, Loose, NotCovered, Tape, axes_of, parts_of
+from privacy.gradients.trial import Differs, compare, nearby
 from privacy.layout import SIZES, Axis, find_axis
 
-_TOLERANCE = 1e-4
-"""Largest difference to plain autograd, relative to the parameter's gradient, in float32."""
 _MOST_RAW = 2**14
 """Numbers in the parameters that are handed to the program once a row."""
-_NEARBY = 0.05
-"""Standard deviation of what is added to the parameters for the second trial."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +140,12 @@ def try_out(loss: Loss, parameters: Parameters, made_up: Batch) -> Ghost:
         try:
             plan = _plan(loss, parameters, made_up, raw, copies_outside=copies_outside)
             ghost = Ghost(loss, parameters, plan)
-            _compare(ghost, made_up)
-            with _nearby(parameters):
-                _compare(ghost, made_up)
+            compare(ghost, made_up)
+            with nearby(parameters):
+                compare(ghost, made_up)
             return ghost
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            why = error if copies_outside and not isinstance(why, _Differs) else why
+            why = error if copies_outside and not isinstance(why, Differs) else why
     raise NotCovered(str(Loose(loose)) if loose else str(why)) from why
 
 
@@ -210,40 +205,3 @@ def _run(
     if not losses.requires_grad:
         raise NotCovered("the loss reaches no parameter")
     return tape, losses
-
-
-class _Differs(NotCovered):
-    pass
-
-
-def _compare(ghost: Ghost, rows: Batch) -> None:
-    """Raises where a gradient or a loss is not that of plain autograd on the row alone."""
-    tables: Tables = {}
-    reference = looped(ghost.loss, ghost.parameters, rows, tables)
-    found = ghost.by_row(rows, tables)
-    scale = sum(float(g.square().sum()) for g in reference.gradients.values()) ** 0.5
-    fine = torch.finfo(reference.losses.dtype).eps ** 0.5 / torch.finfo(torch.float32).eps ** 0.5
-    for name, g in reference.gradients.items():
-        off = float((found.gradients[name] - g).norm())
-        if not off <= fine * (_TOLERANCE * float(g.norm()) + 0.01 * _TOLERANCE * scale):
-            raise _Differs(
-                f"rows of a lot have another gradient of {name!r} than rows alone: something "
-                "joins them, or is counted once a lot"
-            )
-    if not torch.equal(found.finite, reference.finite):
-        raise _Differs("rows of a lot are finite where rows alone are not, or the reverse")
-
-
-@contextmanager
-def _nearby(parameters: Parameters) -> Iterator[None]:
-    """Moves the parameters a little, and puts them back: zeros at the start hide much."""
-    kept = {name: p.detach().clone() for name, p in parameters.items()}
-    try:
-        with torch.no_grad():
-            for p in parameters.values():
-                p.add_(_NEARBY * torch.randn_like(p))
-        yield
-    finally:
-        with torch.no_grad():
-            for name, p in parameters.items():
-                p.copy_(kept[name])

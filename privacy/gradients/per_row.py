@@ -2,7 +2,8 @@
 
 For each row i, g_i is the gradient of `objective(model, row i, size=N)` at the parameters. `ghost`
 runs the program once on all rows and sums clipped gradients without holding them; `vmap` computes
-them all at once; `loop` takes one row after the other with plain autograd, and is the reference.
+them all at once; `loop` takes one row after the other with plain autograd, and is the reference;
+`hooks` are Opacus', on request only.
 All give a row the same noise (`privacy.draws`). `auto` takes the first of them that runs, and
 `ghost` only where it was seen to agree with the loop on made-up rows.
 
@@ -28,6 +29,7 @@ from pgm.randomness import seeded
 from pgm.verb import prepare
 from privacy.draws import Tables
 from privacy.gradients.ghost import Ghost, try_out
+from privacy.gradients.hooks import Hooks, try_hooks
 from privacy.gradients.public import Split
 from privacy.gradients.routes import Loss, as_computed, looped, vmapped
 from privacy.gradients.rows import ClippedSum, Layers, RowGradients, added, clipped, nothing
@@ -35,7 +37,7 @@ from privacy.gradients.tape import NotCovered
 from privacy.layout import SIZES
 from privacy.synthetic import synthetic_rows
 
-Route = Literal["auto", "ghost", "vmap", "loop"]
+Route = Literal["auto", "ghost", "vmap", "loop", "hooks"]
 Terms = Literal["split", "joint"]
 _NUMBERS_AT_ONCE = 2**24
 """Gradients by row that are held at a time; larger lots are taken in pieces."""
@@ -56,7 +58,8 @@ def per_row_gradients(
         batch: rows in any form.
         size: the declared number N of rows, of which shared terms take one N-th a row.
         objective: the loss by row.
-        route: `"ghost"`, `"vmap"`, `"loop"`, or `"auto"`: the first of them that runs.
+        route: `"ghost"`, `"vmap"`, `"loop"`, or `"auto"`: the first of them that runs. `"hooks"`
+            are those of Opacus, refused where they are wrong.
 
     Returns:
         Parameter -> gradients, shape (n, *parameter). A row with a gradient that is not finite has
@@ -117,6 +120,7 @@ class PerRow:
         self._split, self._loss = Split(model, objective, size), Loss(model, self._whole)
         self._names = [name for name, p in model.named_parameters() if p.requires_grad]
         self._ghost: Ghost | None = None
+        self._hooks: Hooks | None = None
         self._settled = False
 
     @property
@@ -201,6 +205,8 @@ class PerRow:
                 self._names = self._split.reached or self._names
             if self.route in ("auto", "ghost"):
                 self._try_ghost(made_up)
+            if self.route == "hooks":
+                self._hooks = _try_hooks(self._loss, self.parameters, made_up)
 
     @property
     def tainted(self) -> str | None:
@@ -221,6 +227,8 @@ class PerRow:
         self._ghost, self.route, self.reason = None, "auto", f"not ghost: {why}"
 
     def _by_row(self, batch: Batch, tables: Tables) -> RowGradients:
+        if self._hooks is not None:
+            return self._hooks.by_row(batch, tables)
         if self.route == "loop":
             return looped(self._loss, self.parameters, batch, tables)
         try:
@@ -236,6 +244,15 @@ class PerRow:
 
     def _whole(self, model: Model, batch: Batch) -> Tensor:
         return self.objective(model, batch, size=self.size)
+
+
+def _try_hooks(loss: Loss, parameters: dict[str, nn.Parameter], made_up: Batch) -> Hooks:
+    try:
+        return try_hooks(loss, parameters, made_up)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise NotCovered(
+            f"Route 'hooks' was asked for, but Opacus' hooks are wrong here: {error}. Use 'auto'."
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
