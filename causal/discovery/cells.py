@@ -115,8 +115,13 @@ def _read_frame(frame: "pandas.DataFrame", kinds: Kinds | None, unseen: Unseen) 
                 "can occur."
             )
         codes.append(torch.tensor(column.codes.astype("int64")))
-        labels.append(tuple(column.categories))
+        labels.append(tuple(_plain(level) for level in column.categories.tolist()))
     return Cells(names, torch.stack(codes, 1), tuple(labels))
+
+
+def _plain(level: Any) -> Any:
+    """A level by which a column can be described; intervals and dates by their text."""
+    return level if isinstance(level, str | bool | int | float) else str(level)
 
 
 def _broken(column: Any) -> bool:

@@ -1,8 +1,8 @@
 """Sums over acyclic graphs: exact edge and ancestor probabilities under a uniform prior.
 
-All sums are over sets of nodes by inclusion and exclusion (Robinson 1973; Tian & He 2009, UAI). With
-A_i(S) the sum of the scores of node i's parent sets within S, T the nodes that are surely sinks of S
-or surely sources after Q, and |T| their number,
+Sums over sets of nodes by inclusion and exclusion (Robinson 1973; Tian & He 2009, UAI). With A_i(S)
+the sum of the scores of node i's parent sets within S, T nodes that are surely sinks of S or surely
+sources after Q, and |T| their number,
 
     G(S) = sum over T <= S, T not empty, of (-1)^(|T|+1) G(S - T) prod_{i in T} A_i(S - T)
     K(Q) = sum over T <= V - Q, T not empty, of (-1)^(|T|+1) K(Q + T) prod_{i in T} A_i(Q)

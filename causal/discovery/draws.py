@@ -1,4 +1,4 @@
-"""Independent draws from the posterior of graphs, the best graph, and what draws say of ancestors."""
+"""Independent draws from the posterior of graphs, and the graph of the highest score."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -46,6 +46,14 @@ class Families:
         inside = (self.sets.unsqueeze(-1) >> torch.arange(n)) % 2
         return torch.einsum("im,imj->ji", probability, inside.to(probability.dtype))
 
+    def counts(self) -> Float[Tensor, "n m"]:
+        """The scores if the data told nothing: zero, or log of how many conditions may join."""
+        free = torch.zeros_like(self.scores)
+        for i in range(len(self.names) if self.conditions else 0):
+            column = _column(self.sets[i], self.whole_sets[i] % (1 << len(self.names)))
+            free[i] = torch.bincount(column, minlength=self.sets.shape[1]).log()
+        return free.masked_fill(self.scores == -torch.inf, -torch.inf)
+
     def targets(self, probability: Float[Tensor, "n m"]) -> Float[Tensor, "c n"]:
         """The probability that every condition acts on every node."""
         n, c = len(self.names), len(self.conditions)

@@ -37,7 +37,7 @@ def completions(sums: Float[Tensor, "n N"]) -> Float[Tensor, " M"]:
     full, place = (1 << n) - 1, ternary(n)
     found = torch.full((3**n,), -torch.inf, dtype=sums.dtype)
     found[place[full] + place] = 0.0
-    for size, sets in list(enumerate(sets_by_size(n)))[-2:0:-1]:
+    for sets in sets_by_size(n)[-2:0:-1]:
         for part in sets.split(max(1, _CELLS >> n)):
             nodes = members(full - part, n)
             after = subsets(nodes)[:, 1:]
@@ -46,7 +46,6 @@ def completions(sums: Float[Tensor, "n N"]) -> Float[Tensor, " M"]:
             own = joins(sums, nodes, part, last)
             terms = products(own)[..., 1:] + then[:, None, :]
             found[place[part][:, None] + place[last]] = terms.logsumexp(-1)
-        assert size
     return found
 
 
@@ -100,7 +99,7 @@ def draw_parents(
     last: Int[Tensor, "draws n"],
     generator: torch.Generator,
 ) -> Int[Tensor, "draws n"]:
-    """Parent sets within `before` that meet `last`, where there is a last layer, by their scores."""
+    """Parent sets within `before` that meet `last`, if there is a last layer, by their scores."""
     found = torch.zeros_like(before)
     for i in range(len(sets)):
         states = torch.stack([before[:, i], last[:, i]], 1)

@@ -83,6 +83,44 @@ def problems(posterior: Posterior) -> tuple[str, ...]:
     return (*_trajectories(posterior), *_chains(posterior))
 
 
+def chain_summary(draws: Mapping[str, Tensor]) -> "pandas.DataFrame":
+    """Diagnostics of numbers that Markov chains of any kind drew, one a name.
+
+    Args:
+        draws: by name, shape (chains, draws).
+
+    Returns:
+        A frame with a row for each name and the columns mean, mcse_mean, ess_bulk and r_hat. What
+        never changed has r_hat 1 and no error; where each chain stays at a value of its own, r_hat
+        is infinite.
+
+    Example:
+        >>> chain_summary({"x": torch.tensor([[0.0] * 8, [1.0] * 8])})["r_hat"].item()
+        inf
+    """
+    import arviz as az
+    import pandas as pd
+
+    import xarray as xr
+
+    found = {name: value.detach().double().cpu().numpy() for name, value in draws.items()}
+    stuck = {name for name, x in found.items() if bool((np.ptp(x, axis=1) == 0).all())}
+    moving = {name: (("chain", "draw"), x) for name, x in found.items() if name not in stuck}
+    rows = {}
+    for name in stuck:
+        same = np.ptp(found[name]) == 0
+        rows[name] = (found[name].mean(), *((0.0, 0.0, 1.0) if same else (math.inf, 0.0, math.inf)))
+    if moving:
+        data = xr.Dataset(moving)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            many = len(next(iter(found.values()))) > 1
+            parts = (az.mcse(data), az.ess(data), az.rhat(data) if many else data.mean() * math.nan)
+        for name in moving:
+            rows[name] = (found[name].mean(), *(float(part[name]) for part in parts))
+    columns = ["mean", "mcse_mean", "ess_bulk", "r_hat"]
+    return pd.DataFrame.from_dict({k: rows[k] for k in draws}, orient="index", columns=columns)
+
+
 def pareto_k(posterior: Posterior | Tensor) -> Tensor:
     """The Pareto shape k-hat of importance weights, such as those of a variational posterior.
 
