@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from causal.discovery.discrete import Discrete
-from causal.effects.question import Question, ask, means
+from causal.effects.question import Pair, Question, ask, means
 from causal.effects.results import Effect
 from causal.fitting.estimation import bootstrap
 from causal.mechanisms import CategoricalTable
@@ -64,10 +64,11 @@ def average_effect(
         >>> from causal.discovery import discover
         >>> import pgm.data
         >>> cells = pgm.data.load("sachs")
-        >>> found = discover(cells.frame, clamped=cells.clamped)
-        >>> effect = found.effect("Akt", do={"PKA": "high"}, versus={"PKA": "low"}, seed=0)
-        >>> effect.difference
-        tensor([ 0.43, -0.09, -0.34], dtype=torch.float64)
+        >>> found = discover(cells.frame[::10], clamped=cells.clamped[::10], max_parents=2)
+        >>> do, versus = {"PKA": "high"}, {"PKA": "low"}
+        >>> effect = found.effect("Akt", do=do, versus=versus, draws=50, seed=0)
+        >>> effect.levels[2], effect.difference[2].item()
+        ('high', -0.5)
     """
     if draws * (1 - confidence) < 2:
         raise ValueError(f"{draws} draws are too few for an interval of {confidence:.0%}.")
@@ -80,7 +81,7 @@ def average_effect(
         for scm, weight in _models(posterior, graph, count, fit, seed + len(found)):
             if question is None:
                 question = ask(scm, outcome, do=do, versus=versus, draws=10_000)
-            both = [({}, question.do), ({}, question.versus)]
+            both: list[Pair] = [({}, question.do), ({}, question.versus)]
             asked = replace(question, model=scm)
             found += [means(asked, scm, {}, both, seed)[0]] * weight
             notes += [scm.note] if scm.note else []

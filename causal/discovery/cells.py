@@ -61,8 +61,9 @@ def read_cells(
             columns, or names that do not fit.
 
     Example:
-        >>> read_cells({"a": torch.tensor([0, 1, 2])}, unseen="refuse").labels
-        ((0, 1, 2),)
+        >>> a, b = torch.tensor([0, 1, 2]), torch.tensor([0, 1, 1])
+        >>> read_cells({"a": a, "b": b}, unseen="refuse").labels
+        ((0, 1, 2), (0, 1))
     """
     if type(data).__module__.partition(".")[0] == "pandas":
         cells = _read_frame(data, kinds, unseen)
@@ -70,7 +71,7 @@ def read_cells(
         columns = _columns(data, names)
         _check_alike(columns)
         kinds = kinds or _kinds({n: not x.is_floating_point() for n, x in columns.items()})
-        cells = _read_tensors(columns, kinds)
+        cells = _read_tensors(columns, kinds, unseen)
     _check_names(cells)
     _check_varied(cells)
     return cells
@@ -107,7 +108,8 @@ def _read_frame(frame: "pandas.DataFrame", kinds: Kinds | None, unseen: Unseen) 
     codes, labels = [], []
     for name in frame:
         column = pd.Categorical(frame[name])
-        if unseen == "refuse" and len(never := column.categories.difference(column.dropna())):
+        never = [level for level in column.categories if level not in set(column)]
+        if unseen == "refuse" and never:
             raise ValueError(
                 f"Column {name!r} declares the levels {listing(list(map(str, never)))}, which no "
                 "row shows. They count in the prior and change the answer. Take them out with "
@@ -150,7 +152,7 @@ def _check_alike(columns: Mapping[str, Tensor]) -> None:
         raise ValueError(f"Columns have one number a row, and all as many rows; {shapes} came.")
 
 
-def _read_tensors(columns: Mapping[str, Tensor], kinds: Kinds) -> Cells:
+def _read_tensors(columns: Mapping[str, Tensor], kinds: Kinds, unseen: Unseen) -> Cells:
     names = tuple(columns)
     if holes := [n for n, x in columns.items() if x.is_floating_point() and bool(x.isnan().any())]:
         raise ValueError(_holes(holes))
@@ -160,7 +162,16 @@ def _read_tensors(columns: Mapping[str, Tensor], kinds: Kinds) -> Cells:
     codes = x.long()
     if bool((codes != x).any()) or bool((codes < 0).any()):
         raise ValueError("Codes of levels are 0, 1, 2, ...; negative numbers or fractions came.")
-    return Cells(names, codes, tuple(tuple(range(int(c.max()) + 1)) for c in codes.unbind(1)))
+    labels = tuple(tuple(range(int(c.max()) + 1)) for c in codes.unbind(1))
+    for name, column, declared in zip(names, codes.unbind(1), labels, strict=True):
+        never = sorted(set(declared).difference(column.unique().tolist()))
+        if unseen == "refuse" and never:
+            raise ValueError(
+                f"Column {name!r} has codes up to {declared[-1]}, and no row shows "
+                f"{listing(list(map(str, never)))}. They would count in the prior and change the "
+                "answer. Number the levels anew, or say unseen='keep' if they can occur."
+            )
+    return Cells(names, codes, labels)
 
 
 def _kinds(levels: Mapping[str, bool]) -> Kinds:

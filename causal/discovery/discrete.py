@@ -15,12 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from causal.discovery.cells import Kinds
+
 
 @dataclass(frozen=True)
 class Discrete:
     """A score of levels; `local` gives it from counts, (k, q, r) -> (k,)."""
 
-    kinds: ClassVar = "levels"
+    kinds: ClassVar[Kinds] = "levels"
 
     def local(self, counts: Float[Tensor, "k q r"]) -> Float[Tensor, " k"]:
         """The logarithmic score of each of k families."""
@@ -90,7 +92,7 @@ class BDs(Discrete):
         """The logarithmic score of each of k families."""
         rows, r = counts.sum(-1), counts.shape[-1]
         seen = rows > 0
-        whole = self.ess / seen.sum(1).clamp(min=1)[:, None]
+        whole = self.ess / seen.sum(1).clamp(min=1).to(counts.dtype)[:, None]
         own = whole[..., None] / r
         each = (torch.lgamma(counts + own) - torch.lgamma(own)).sum(-1)
         return (seen * (each + torch.lgamma(whole) - torch.lgamma(rows + whole))).sum(1)

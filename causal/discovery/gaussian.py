@@ -10,14 +10,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from causal.discovery.cells import Kinds
+
 Scored = tuple[Int[Tensor, " k"], Int[Tensor, "k parents"], Float[Tensor, " k"]]
+
+_SINGULAR = 1e-10
+"""The least eigenvalue of columns of unit variance, below which one is a function of the others."""
 
 
 @dataclass(frozen=True)
 class Gaussian:
     """A score of numbers: log g(child, parents) - log g(parents) of the rows of the child."""
 
-    kinds: ClassVar = "numbers"
+    kinds: ClassVar[Kinds] = "numbers"
 
     def whole(self, rows: Float[Tensor, "rows n"]) -> Float[Tensor, "n n"]:
         """The matrix of which `local` sees the part of a set."""
@@ -89,6 +94,11 @@ class GaussianBIC(Gaussian):
     def local(self, part: Float[Tensor, "k l l"], rows: int, n: int) -> Float[Tensor, " k"]:
         """A set's part of log-likelihood and penalty: a mean, a variance and coefficients each."""
         size = part.shape[-1]
+        if bool((torch.linalg.eigvalsh(part)[:, 0] < _SINGULAR).any()):
+            raise ValueError(
+                "A column is a linear function of others: the likelihood has no bound. Leave one "
+                "of them out, or use BGe(), whose prior bounds it."
+            )
         fit = -rows / 2 * (torch.logdet(part) + size * (math.log(2 * math.pi) + 1))
         return fit - 0.5 * math.log(rows) * (2 * size + size * (size - 1) / 2)
 
@@ -123,11 +133,6 @@ def _scored(
             mine = parents[(parents != child).all(1)]
             both = torch.cat([mine, child.expand(len(mine), 1)], 1)
             value = _of_sets(whole, both, rows, n, score) - _of_sets(whole, mine, rows, n, score)
-            if not bool(value.isfinite().all()):
-                raise ValueError(
-                    "A column is a linear function of others: the likelihood has no bound. Leave "
-                    "one of them out."
-                )
             yield child.expand(len(mine)), mine, value
 
 

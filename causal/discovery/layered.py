@@ -15,6 +15,9 @@ from torch import Tensor
 Layers = tuple[int, ...]
 """Disjoint sets of nodes as bits, causes first."""
 
+_REMEMBERED = 2_000_000
+"""Weights that are kept for when a chain comes back to them."""
+
 
 class Weights:
     """log D_i(S, R) of nodes, from the table of families; remembered, as moves come back."""
@@ -22,6 +25,7 @@ class Weights:
     def __init__(self, sets: Int[Tensor, "n m"], scores: Float[Tensor, "n m"]) -> None:
         self.sets, self.scores = sets.numpy(), scores.numpy()
         self._known: dict[tuple[int, int, int], float] = {}
+        self._layers: dict[tuple[int, int, int], float] = {}
 
     def weigh(self, node: int, placed: int, last: int) -> float:
         """log D_i(S, R); with nothing placed, the score of no parents."""
@@ -32,8 +36,9 @@ class Weights:
             total = -math.inf
             if top > -math.inf:
                 total = top + math.log(float(np.exp(logs - top).sum()))
-            if len(self._known) > 2_000_000:
+            if len(self._known) + len(self._layers) > _REMEMBERED:
                 self._known.clear()
+                self._layers.clear()
             self._known[key] = total
         return self._known[key]
 
@@ -48,10 +53,12 @@ class Weights:
         placed = last = 0
         weight = 0.0
         for layer in layers:
-            for node in nodes_of(layer):
-                weight += self.weigh(node, placed, last)
-                if weight == -math.inf:
-                    return weight
+            key = layer, placed, last
+            own = self._layers.get(key)
+            if own is None:
+                own = sum(self.weigh(node, placed, last) for node in nodes_of(layer))
+                self._layers[key] = own
+            weight += own
             placed, last = placed | layer, layer
         return weight
 

@@ -85,7 +85,9 @@ def discover(
         ('Raf', 'Mek')
     """
     data, clamped = take_column(data, clamped)
-    cells = read_cells(data, kinds=score and score.kinds, names=names, unseen=unseen)
+    cells = read_cells(
+        data, kinds=None if score is None else score.kinds, names=names, unseen=unseen
+    )
     rows, n = cells.x.shape
     fixed = read_clamped(clamped, cells.names, rows)
     experiments = read_conditions(conditions, rows)

@@ -127,7 +127,7 @@ def signed_logsumexp(values: Float[Tensor, "*b N"], sign: Float[Tensor, " N"]) -
         >>> signed_logsumexp(torch.tensor([5.0, 3.0]).log(), torch.tensor([1.0, -1.0])).exp()
         tensor(2.0000)
     """
-    top = values.amax(-1, keepdim=True).clamp(min=-1e300)
+    top = values.amax(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).min)
     total = (sign * (values - top).exp()).sum(-1)
     return total.clamp(min=0.0).log() + top.squeeze(-1)
 

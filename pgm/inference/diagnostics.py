@@ -100,7 +100,6 @@ def chain_summary(draws: Mapping[str, Tensor]) -> "pandas.DataFrame":
     """
     import arviz as az
     import pandas as pd
-
     import xarray as xr
 
     found = {name: value.detach().double().cpu().numpy() for name, value in draws.items()}
