@@ -1,11 +1,12 @@
 """Causal models and questions over `pgm`: graphs, interventions, counterfactuals, effects."""
 
-from causal import assess, attribution, bridge, examples, graph
+from causal import assess, attribution, bridge, discovery, examples, graph
 from causal.assess import falsify, soundness
 from causal.bridge import adjust, from_gcm, refute, refute_scm, sensitivity, to_gcm
 from causal.counterfactuals.answers import Comparison, Conditional, Counterfactual
 from causal.counterfactuals.conditioning import condition
 from causal.counterfactuals.scenarios import compare, counterfactual
+from causal.discovery import GraphPosterior, discover
 from causal.effects import Effect, Effects, causation, effect, mediation, path_effect
 from causal.effects.pictures import draw_effect, draw_effects, draw_outcome
 from causal.fitting.estimation import estimate
@@ -72,6 +73,7 @@ __all__ = [
     "EmpiricalRoot",
     "Equations",
     "Estimand",
+    "GraphPosterior",
     "Instrument",
     "Intervened",
     "KernelRoot",
@@ -104,6 +106,8 @@ __all__ = [
     "compare",
     "condition",
     "counterfactual",
+    "discover",
+    "discovery",
     "do",
     "draw_effect",
     "draw_effects",
