@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from pgm.verbs.density import Kind, log_mean
@@ -43,7 +43,7 @@ class LogPartition:
 
 
 def anneal(
-    x: Float[Tensor, "particles *shape"],
+    x: Shaped[Tensor, "particles *shape"],
     log_f: Callable[[Tensor, float], Tensor],
     transition: Callable[[Tensor, float], Tensor],
     *,

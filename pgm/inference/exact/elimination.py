@@ -35,9 +35,16 @@ class Bucket(NamedTuple):
 
 
 def eliminate(
-    tables: Sequence[Table], plan: Plan, *, by: Literal["sum", "max"] = "sum"
+    tables: Sequence[Table], plan: Plan, *, by: Literal["sum", "max"] = "sum", keep: bool = True
 ) -> tuple[Tensor, list[Bucket]]:
-    """Removes every variable: log Z of each row, shape (n,) or (1,), and the buckets in order."""
+    """Removes every variable: log Z of each row, shape (n,) or (1,), and the buckets in order.
+
+    Args:
+        tables: what is left of the model.
+        plan: of the same.
+        by: how a variable goes.
+        keep: whether the buckets are kept; without them memory holds one clique at a time.
+    """
     values: dict[int, Table] = {i: tables[i] for i in plan.kept}
     constant = [table.log_value for table in values.values() if not table.scope]
     buckets = []
@@ -48,7 +55,8 @@ def eliminate(
         for part in parts[1:]:
             product = product + part
         message, conditional = _sum_out(product) if by == "sum" else product.max(0)
-        buckets.append(Bucket(step.scope, conditional))
+        if keep:
+            buckets.append(Bucket(step.scope, conditional))
         if step.scope[1:]:
             values[len(tables) + i] = Table(step.scope[1:], message)
         else:

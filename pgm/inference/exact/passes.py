@@ -20,8 +20,8 @@ def passes(
     *,
     together: tuple[Scope, ...] = (),
     prune: bool = True,
+    keep: bool = True,
     memory: int,
-    more: int = 0,
 ) -> Iterator[tuple[Plan, list[Table], Evidence]]:
     """Plans once, then gives piece after piece: the plan, the tables left, the rows' evidence.
 
@@ -30,8 +30,8 @@ def passes(
         evidence: of all rows.
         together: variables that shall stand in one clique.
         prune: whether barren tables are left out.
+        keep: whether all cliques are in memory together.
         memory: bytes that a pass may take.
-        more: bytes that a row takes beside its tables.
 
     Raises:
         MemoryError: one row takes more than that.
@@ -40,7 +40,8 @@ def passes(
     left = [tuple(v for v in f.scope if v not in known) for f in factors]
     left += [(name,) for name in evidence.seen]
     plan = plan_left(factors, left, unknown(together, known), prune=prune)
-    one = plan.cells * _COPIES * factors[0].log_value.element_size() + more
+    cells = plan.cells if keep else 2 * plan.largest
+    one = cells * _COPIES * factors[0].log_value.element_size()
     _check_memory(plan, one, memory)
     at_once = max(1, min(memory, _CACHE) // max(one, 1))
     for start in range(0, evidence.n, at_once):

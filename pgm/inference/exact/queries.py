@@ -18,6 +18,9 @@ from pgm.inference.exact.order import Plan
 from pgm.inference.exact.passes import MEMORY, passes, plan_left, unknown
 from pgm.randomness import seeded
 
+_AT_ONCE = 2**20
+"""Draws of a variable that are made together."""
+
 
 def log_partition(
     factors: Sequence[Factor], given: Mapping[str, Any] | None = None, *, memory: int = MEMORY
@@ -47,12 +50,10 @@ def log_partition(
         >>> log_partition([rain, wet], {"wet": torch.tensor([0, 1])}).exp()
         tensor([0.6900, 0.3100])
     """
-    evidence = read(factors, given)
+    keep = torch.is_grad_enabled() and any(f.log_value.requires_grad for f in factors)
+    some = passes(factors, read(factors, given), keep=keep, memory=memory)
     return torch.cat(
-        [
-            eliminate(left, way)[0].expand(part.n)
-            for way, left, part in passes(factors, evidence, memory=memory)
-        ]
+        [eliminate(left, way, keep=False)[0].expand(part.n) for way, left, part in some]
     )
 
 
@@ -180,13 +181,15 @@ def draw(
     if draws < 1:
         raise ValueError(f"draws is {draws}; at least one is drawn for each row.")
     evidence, pieces, start = read(factors, given), [], 0
-    more = 8 * draws * (len(sizes(factors)) + 4 * max(sizes(factors).values()))
     with seeded(seed), torch.no_grad():
-        for way, left, part in passes(factors, evidence, prune=False, memory=memory, more=more):
+        for way, left, part in passes(factors, evidence, prune=False, memory=memory):
             log_z, buckets = eliminate(left, way)
             check_possible(log_z, start)
+            most = max(1, _AT_ONCE // part.n)
+            some = [min(most, draws - done) for done in range(0, draws, most)]
+            drawn = [sample(buckets, k, part.n) for k in some]
             known = {name: x.expand(draws, part.n) for name, x in part.known.items()}
-            pieces.append({**known, **sample(buckets, draws, part.n)})
+            pieces.append(known | {v: torch.cat([d[v] for d in drawn]) for v in drawn[0]})
             start += part.n
     return {name: torch.cat([piece[name] for piece in pieces], 1) for name in sizes(factors)}
 
