@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import causal
 import pgm
 import privacy
 from pgm.batch import as_batch
@@ -23,6 +24,7 @@ from pgm.inference.chains.questions import (
     smooth_states,
     viterbi,
 )
+from pgm.inference.chains.unrolled import Unrolled
 from pgm.randomness import seeded
 
 NAN = float("nan")
@@ -340,3 +342,26 @@ def test_an_impossible_sequence_is_explained() -> None:
             verb(model, x)
     with pytest.raises(pgm.Unsupported, match=r"Use pgm\.families\.hmm\.HMM"):
         viterbi(pgm.families.example("kde").model, torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("shape", [{"levels": 3}, {}, {"features": 2, "components": 2}])
+def test_a_chain_written_out_is_the_same_model_step_by_step(shape: dict[str, Any]) -> None:
+    model = random(2, 4, 0, **shape)
+    x = pgm.sample(model, 3, seed=0)["x"]
+    steps = {f"x{t}": x[:, t] for t in range(4)}
+    written = pgm.log_prob(Unrolled(model), steps)
+    assert written.kind == "exact"
+    torch.testing.assert_close(written.value, pgm.log_prob(model, x).value)
+
+
+def test_an_intervention_on_a_state_reaches_what_comes_after_it() -> None:
+    """do(z1 = 1): p(x2 = 0) is A[1] B[:, 0], and what came before is as it was."""
+    held = causal.do(Unrolled(known(3)), z1=1)
+    x0, x2 = ({name: torch.tensor([0])} for name in ("x0", "x2"))
+    pi, A_, B_ = (torch.tensor(t, dtype=F64) for t in (PI, A, B))
+    assert pgm.log_prob(held, x2).value.exp().item() == pytest.approx((A_[1] @ B_[:, 0]).item())
+    assert pgm.log_prob(held, x0).value.exp().item() == pytest.approx((pi @ B_[:, 0]).item())
+    both = pgm.log_prob(held, x0 | x2).value.exp().item()
+    assert both == pytest.approx(((pi @ B_[:, 0]) * (A_[1] @ B_[:, 0])).item())
+    with pytest.raises(TypeError, match=r"Pass a pgm\.families\.hmm\.HMM"):
+        Unrolled(pgm.families.example("kde").model)

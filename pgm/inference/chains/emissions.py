@@ -8,6 +8,7 @@ of each step belongs to each state (Rabiner 1989, eq. 40c, 52-54).
 import math
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
@@ -33,6 +34,10 @@ class Emission(nn.Module):
 
     def log_prob(self, x: Tensor, seen: Tensor | None) -> Tensor:
         """Log densities of steps (..., T, *step) in every state, (..., T, S), of seen cells."""
+        raise NotImplementedError
+
+    def at(self, z: Tensor) -> Any:
+        """The distribution of a step in states, one for each."""
         raise NotImplementedError
 
     def sample(self, z: Tensor) -> Tensor:
@@ -77,6 +82,10 @@ class Levels(Emission):
         log_b = nn.functional.embedding(k, finite_logs(self.logits).mT)
         log_b = torch.where(level.unsqueeze(-1), log_b, FLOOR)
         return log_b if seen is None else torch.where(seen.unsqueeze(-1), log_b, 0.0)
+
+    def at(self, z: Int[Tensor, "*n"]) -> Any:
+        """The rows of the table."""
+        return dist.Categorical(logits=self.logits[z])
 
     def sample(self, z: Int[Tensor, "*n T"]) -> Int[Tensor, "*n T"]:
         """Symbols of states."""
@@ -156,6 +165,19 @@ class Gaussians(Emission):
         if seen is not None:
             log_cells = torch.where(self._cells(seen)[..., None, None, :], log_cells, 0.0)
         return log_cells.sum(-1) + finite_logs(self.logits)
+
+    def at(self, z: Int[Tensor, "*n"]) -> Any:
+        """Gaussians, or mixtures of them."""
+        means, scales = self.means[z], self.scales[z]
+        if not self.step:
+            means, scales = means.squeeze(-1), scales.squeeze(-1)
+        event = len(self.step)
+        if self.logits.shape[-1] == 1:
+            return dist.Normal(means.select(-1 - event, 0), scales.select(-1 - event, 0)).to_event(
+                event
+            )
+        weights = dist.Categorical(logits=self.logits[z])
+        return dist.MixtureSameFamily(weights, dist.Normal(means, scales).to_event(event))
 
     def sample(self, z: Int[Tensor, "*n"]) -> Float[Tensor, "*m"]:
         """Steps of states: a component, then its Gaussian."""
