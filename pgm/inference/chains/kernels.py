@@ -67,8 +67,8 @@ def log_likelihood(
     if (kernel or _chosen(*flat.shape)) == "tree":
         last = _product(log_pi, log_A, flat)
     else:
-        last = forward(log_pi, log_A, flat)[-1].mT
-    value = last.logsumexp(-1)
+        last = forward(log_pi, log_A, flat)[-1]
+    value = last.logsumexp(0)
     return torch.where(value > POSSIBLE, value, -torch.inf).reshape(rows)
 
 
@@ -77,27 +77,53 @@ def forward(
 ) -> list[Float[Tensor, "S n"]]:
     """log alpha_t of all steps; the sequences stand last, where they are contiguous."""
     b = log_b.permute(1, 2, 0).contiguous()
-    step = log_A.unsqueeze(-1)
     alphas = [log_pi.unsqueeze(-1) + b[0]]
+    if is_dense(log_A):
+        A = log_A.exp().mT
+        for t in range(1, len(b)):
+            top = alphas[-1].detach().amax(0)
+            alphas.append((A @ (alphas[-1] - top).exp()).log() + (b[t] + top))
+        return alphas
+    step = log_A.unsqueeze(-1)
     for t in range(1, len(b)):
         alphas.append(_log_sum(alphas[-1].unsqueeze(1) + step, 0) + b[t])
     return alphas
 
 
+def is_dense(log_A: Float[Tensor, "S S"]) -> bool:
+    """Whether every transition is so likely that sums may be taken of probabilities.
+
+    A state so far below the best that its probability is lost to rounding could only matter where
+    the best cannot reach what it reaches: then logarithms are added, state by state.
+    """
+    return bool(log_A.detach().amin() > 0.45 * math.log(torch.finfo(log_A.dtype).tiny))
+
+
 def _product(
     log_pi: Float[Tensor, " S"], log_A: Float[Tensor, "S S"], log_b: Float[Tensor, "n T S"]
-) -> Float[Tensor, "n S"]:
-    """log alpha of the last step, by a tree of matrix products."""
-    first = log_pi + log_b[:, 0]
-    if log_b.shape[1] == 1:
-        return first
-    product = log_A + log_b[:, 1:].unsqueeze(-2)
-    while product.shape[1] > 1:
-        even = product.shape[1] // 2 * 2
-        left, right = product[:, 0:even:2], product[:, 1:even:2]
-        joined = _log_sum(left.unsqueeze(-1) + right.unsqueeze(-3), -2)
-        product = torch.cat([joined, product[:, even:]], 1)
-    return _log_sum(first.unsqueeze(-1) + product[:, 0], -2)
+) -> Float[Tensor, "S n"]:
+    """log alpha of the last step, by a tree of matrix products, (S, S, steps, n)."""
+    b = log_b.permute(2, 1, 0).contiguous()
+    multiply = _multiply_dense if is_dense(log_A) else _multiply
+    product = log_A[:, :, None, None] + b[:, 1:]
+    while (steps := product.shape[2]) > 1:
+        even = steps // 2 * 2
+        joined = multiply(product[:, :, 0:even:2], product[:, :, 1:even:2])
+        product = torch.cat([joined, product[:, :, even:]], 2) if even < steps else joined
+    first = log_pi.unsqueeze(-1) + b[:, 0]
+    return _log_sum(first.unsqueeze(1) + product[:, :, 0], 0) if steps else first
+
+
+def _multiply(left: Tensor, right: Tensor) -> Tensor:
+    """log of the product of matrices that are logs."""
+    return _log_sum(left.unsqueeze(2) + right.unsqueeze(0), 1)
+
+
+def _multiply_dense(left: Tensor, right: Tensor) -> Tensor:
+    """The same with a sum of products, whose largest are 1."""
+    rows, columns = left.detach().amax(1, keepdim=True), right.detach().amax(0, keepdim=True)
+    a, b = (left - rows).exp(), (right - columns).exp()
+    return (a.unsqueeze(2) * b.unsqueeze(0)).sum(1).log() + (rows + columns)
 
 
 def _log_sum(logs: Tensor, dim: int) -> Tensor:
