@@ -298,11 +298,11 @@ def test_a_private_fit_learns() -> None:
         x,
         epsilon=5.0,
         delta=1e-5,
-        steps=60,
-        expected_batch_size=100,
+        steps=15,
+        expected_batch_size=50,
         seed=0,
         progress=False,
-        learning_rate=0.05,
+        learning_rate=0.1,
     )
     assert pgm.log_prob(model, x).value.mean() > before + 0.3
 
