@@ -34,12 +34,14 @@ class Fit:
         steps: every update, in order.
         seconds: how long it took.
         best: the step whose weights were kept (the last one without held-out rows).
+        how: what was said of compiled steps; empty where none were asked for.
     """
 
     model: Model
     steps: tuple[Step, ...]
     seconds: float
     best: int
+    how: str = field(default="", kw_only=True)
 
     @property
     def loss(self) -> float:
@@ -58,6 +60,7 @@ class Fit:
         return (
             f"{type(self.model).__name__}: {len(self.steps)} steps in {self.seconds:.1f} s, "
             f"loss {self.loss:.3f}{held} nats a row, weights of step {self.best}"
+            + (f", {self.how}" if self.how else "")
         )
 
     def plot(self, ax: Any = None) -> Any:

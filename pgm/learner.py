@@ -79,22 +79,33 @@ class GradientLearner:
     def update(self, batch: Batch) -> float:
         """One step; returns the mean loss in nats.
 
-        A loss or gradient that is not finite leaves the parameters as they were.
+        A loss that is not finite leaves the parameters as they were.
         """
+        value = self.descend(batch)
+        if value - value != 0.0:
+            return value
+        if self.schedule is not None:
+            self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return value
+
+    def descend(self, batch: Batch) -> float:
+        """The step without what follows it: schedule and averages."""
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.objective(self.model, batch, size=self.size).mean()
         value = loss.item()
         if value - value != 0.0:
             return value
         loss.backward()
+        self.follow()
+        return value
+
+    def follow(self) -> None:
+        """Moves the parameters along the gradients that they hold."""
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimiser.step()
-        if self.schedule is not None:
-            self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-        return value
 
     def averaged(self) -> Model:
         """The averaged model, or the model itself."""

@@ -28,6 +28,7 @@ from pgm.objectives import Objective
 from pgm.objectives import objective as default_objective
 from pgm.randomness import Stream, fresh_seed, seeded
 from pgm.schema import Schema
+from pgm.traced import Compile, TracedLearner, choose
 from pgm.verb import prepare
 
 
@@ -35,13 +36,21 @@ class NonFiniteLoss(RuntimeError):
     """The loss became NaN or infinite; the message names the site that made it so."""
 
 
-def fit(model: Model, data: Any, *, progress: bool | None = None, **options: Any) -> Fit:
+def fit(
+    model: Model,
+    data: Any,
+    *,
+    progress: bool | None = None,
+    compile: Compile = "auto",
+    **options: Any,
+) -> Fit:
     """Trains a model in place.
 
     Args:
         model: any model; its programs are checked first.
         data: a batch in any form, a Dataset or a DataLoader.
         progress: whether a bar is shown; by default where the output is a terminal.
+        compile: as in `Training`, but by default steps are replayed where that repays.
         **options: those of `training`.
 
     Returns:
@@ -57,7 +66,7 @@ def fit(model: Model, data: Any, *, progress: bool | None = None, **options: Any
     from tqdm import tqdm
 
     start, steps = time.perf_counter(), list[Step]()
-    run = Training(model, data, **options)
+    run = Training(model, data, compile=compile, **options)
     hidden = None if progress is None else not progress
     with tqdm(total=run.total, desc=type(model).__name__, disable=hidden, leave=False) as bar:
         for step in run:
@@ -69,7 +78,8 @@ def fit(model: Model, data: Any, *, progress: bool | None = None, **options: Any
         key=lambda s: s.validation,  # type: ignore[arg-type, return-value]
         default=steps[-1] if steps else Step(0, 0, float("nan")),
     )
-    return Fit(model, tuple(steps), time.perf_counter() - start, best.step)
+    how = str(run.learner) if isinstance(run.learner, TracedLearner) else ""
+    return Fit(model, tuple(steps), time.perf_counter() - start, best.step, how=how)
 
 
 def training(model: Model, data: Any, **options: Any) -> Iterator[Step]:
@@ -117,6 +127,10 @@ class Training:
         dtype: of parameters and data; by default the parameters'.
         checkpoint: a file to write to, and to resume from where it exists.
         checkpoint_every: updates between checkpoints.
+        compile: whether steps are recorded and replayed without Python (`pgm.traced`): False runs
+            the program each time, "auto" compiles from 3000 steps on, True always; or "inductor",
+            "ts", "graph", "eager". In the first epoch the program itself is run, with all checks.
+            Nothing but the step itself may change the model in between.
         source: minibatches, instead of the shuffled ones of `data`.
         learner: the update rule, instead of gradient descent; made from (model, source, total).
 
@@ -150,6 +164,7 @@ class Training:
         dtype: torch.dtype | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int = 200,
+        compile: Compile = False,
         source: Source | None = None,
         learner: Callable[[Model, Source, int], Learner] | None = None,
     ) -> None:
@@ -163,19 +178,14 @@ class Training:
         )
         self._check()
         self.total = steps or (epochs * len(self.source) if epochs else 1000)
-        make = learner or (
-            lambda model, source, total: GradientLearner(
-                model,
-                objective,
-                size=source.size,
-                steps=total,
-                learning_rate=learning_rate,
-                optimiser=optimiser,
-                schedule=schedule,
-                clip=clip,
-                ema=ema,
-            )
-        )
+        descent: dict[str, Any] = {
+            "learning_rate": learning_rate,
+            "optimiser": optimiser,
+            "schedule": schedule,
+            "clip": clip,
+            "ema": ema,
+        }
+        make = learner or _descend(objective, compile, descent)
         self.learner = make(model, self.source, self.total)
         self.objective = objective
         self.evaluate_every = evaluate_every or len(self.source)
@@ -279,6 +289,22 @@ class Training:
             f"{type(self.model).__name__}, seed {self.seed}, {self.source.size} rows in "
             f"{len(self.source)} minibatches"
         )
+
+
+def _descend(
+    objective: Objective, compile: Compile, options: dict[str, Any]
+) -> Callable[[Model, Source, int], Learner]:
+    """Makes the update rule that follows the gradient, replayed where that is asked for."""
+
+    def make(model: Model, source: Source, total: int) -> Learner:
+        known = {"size": source.size, "steps": total, **options}
+        later = max(0, total - len(source))  # the first epoch is not replayed
+        backend = choose(compile, steps=later, device=model.device)
+        if backend == "eager":
+            return GradientLearner(model, objective, **known)
+        return TracedLearner(model, objective, backend=backend, told=compile != "auto", **known)
+
+    return make
 
 
 def _story(model: Model, batch: Batch, loss: float, step: int) -> str:

@@ -122,8 +122,8 @@ def test_all_chains_at_once_are_each_chain_by_itself(name: str) -> None:
 
 
 @needs_compiler
-def test_compiled_with_labels_summed_out() -> None:
-    model, data = LabelledMixture(), {"y": numbers()}
+def test_compiled() -> None:
+    model, data = Noisy(), {"y": with_holes()}
     density = log_density(model, data)
     assert_like_the_program(density, model, data)
     assert density.backend == "inductor"

@@ -27,28 +27,27 @@ Program = Callable[..., Sequence[Tensor]]
 
 def make_graph(program: Program, inputs: Sequence[Tensor]) -> GraphModule:
     """Runs the program once and records its calls, gradients included (torch's `make_fx`)."""
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
     def call(*tensors: Tensor) -> Sequence[Tensor]:  # a method's `self` would be counted
         return program(*tensors)
 
-    return make_fx(call)(*inputs)
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):  # else one a call
+        return make_fx(call)(*inputs)
 
 
 def functional(graph: GraphModule, inputs: Sequence[Tensor]) -> GraphModule:
     """The same graph without calls that change a tensor in place, but for its inputs."""
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    return make_fx(torch.func.functionalize(graph, remove="mutations"))(*inputs)
+    return make_graph(torch.func.functionalize(graph, remove="mutations"), inputs)
 
 
 def batched(graph: GraphModule, inputs: Sequence[Tensor]) -> GraphModule:
     """The graph over a leading dimension of every input (vmap)."""
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
-        return make_fx(torch.func.vmap(graph))(*inputs)
+        return make_graph(torch.func.vmap(graph), inputs)
 
 
 def share(graph: Graph) -> Graph:
@@ -81,13 +80,28 @@ def best_backend() -> Backend:
     return "inductor" if compiles() else "ts"
 
 
+def leaf(tensor: Tensor) -> Tensor:
+    """The tensor as a parameter to differentiate by.
+
+    A new nn.Parameter would be no part of a record: the mark is what nn.Parameter looks for.
+    """
+    parameter = tensor.detach().requires_grad_()
+    parameter._is_param = True
+    return parameter
+
+
 @contextmanager
-def holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """The module with other tensors in the place of its parameters and buffers."""
+def holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The module with other tensors in the place of its parameters and buffers.
+
+    Yields:
+        The tensors; after the block, those that the module held at its end.
+    """
     from torch.nn.utils.stateless import _reparametrize_module
 
-    with _reparametrize_module(module, dict(tensors)):
-        yield
+    held = dict(tensors)
+    with _reparametrize_module(module, held, tie_weights=True):
+        yield held
 
 
 def _inductor(graph: GraphModule, inputs: Sequence[Tensor]) -> Program:
