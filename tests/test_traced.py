@@ -123,6 +123,7 @@ def assert_same(make: Maker, data: Any, compile: Any = "graph", **options: Any) 
     return replayed.learner
 
 
+@pytest.mark.filterwarnings("ignore::pgm.traced.TraceWarning")
 @pytest.mark.parametrize("name", names())
 def test_every_family_is_replayed_or_says_why_not(name: str) -> None:
     found = example(name)
@@ -130,9 +131,10 @@ def test_every_family_is_replayed_or_says_why_not(name: str) -> None:
         pytest.skip("it has no objective")
     batch = take(prepare(found.model, found.data), slice(0, 50))
     learner = assert_same(lambda: example(name).model, batch, steps=4)
-    if learner.why:
+    if learner.seconds == 0:
+        assert learner.why
         pytest.skip(f"run as it stands: {learner.why}")
-    assert learner.seconds > 0
+    assert learner.why is None
 
 
 CASES: dict[str, tuple[Maker, Any, dict[str, Any]]] = {
