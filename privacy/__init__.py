@@ -17,6 +17,7 @@ from privacy.preprocessing import Moments, moments, quantiles, standardise
 from privacy.record import PrivateFit, PrivateValue
 from privacy.report import PrivacyReport
 from privacy.svi import DPSVI
+from privacy.synthesis import SynthesisReport, Synthetic, synthesize
 
 __all__ = [
     "DPSVI",
@@ -34,6 +35,8 @@ __all__ = [
     "PrivateValue",
     "Release",
     "SelfCheck",
+    "SynthesisReport",
+    "Synthetic",
     "audit_fits",
     "audit_run",
     "audit_steps",
@@ -54,4 +57,5 @@ __all__ = [
     "per_row_gradients",
     "quantiles",
     "standardise",
+    "synthesize",
 ]

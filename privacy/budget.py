@@ -105,15 +105,19 @@ class Budget:
             return 0.0
         return max(0.0, divergence + _conversion(self.order, (1 - FAILURES) * self.delta))
 
-    def check(self, releases: Sequence[Release]) -> None:
-        """Refuses a list of releases, the last of which is planned, that is too much together.
+    def check(self, releases: Sequence[Release], *, planned: int = 1) -> None:
+        """Refuses a list of releases, the last of which are planned, that is too much together.
+
+        Args:
+            releases: all of them.
+            planned: how many are planned, at the end of the list.
 
         Raises:
             BudgetExceeded: it is.
         """
         spent = self.of(merged(releases))
         if spent > self.epsilon:
-            before = self.of(merged(releases[:-1]))
+            before = self.of(merged(releases[:-planned]))
             raise BudgetExceeded(
                 f"{releases[-1].what} would bring the releases to epsilon {rounded_up(spent)} of "
                 f"{self.epsilon:g} (delta {self.delta:g}); {rounded_up(before)} is spent. Nothing "
