@@ -7,6 +7,7 @@ of its own. A missing cell is a level like any other where the column is declare
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +55,7 @@ class Cells:
             names: tuple[Any, ...] = tuple(self.kind.levels)
         else:
             ends = self._ends()
-            names = tuple(self._label(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True))
+            names = tuple(self._label(a, b) for a, b in pairwise(ends))
         return (*names, MISSING) if self.missing else names
 
     @property
@@ -163,8 +164,8 @@ def _declared(schema: Schema, name: str, edges: Edges, bins: int) -> tuple[float
         cuts = sorted({float(np.ceil(cut)) for cut in cuts} - {lower})
     if any(not lower < cut <= upper for cut in cuts) or cuts != sorted(set(cuts)):
         raise ValueError(
-            f'The edges of "{name}" are {listing([f"{cut:g}" for cut in cuts])}: they rise, and lie '
-            f"between its bounds {lower:g} and {upper:g}, which are edges already."
+            f'The edges of "{name}" are {listing([f"{cut:g}" for cut in cuts])}: they rise, '
+            f"and lie between its bounds {lower:g} and {upper:g}, which are edges already."
         )
     return tuple(cuts)
 

@@ -48,8 +48,8 @@ def systematic(tables: Tables, n: int, generator: np.random.Generator) -> dict[s
     """n rows whose counts are as near to their expectation as whole numbers allow.
 
     Among the m rows that agree on the parents of a variable, level k is given to m p_k of them,
-    rounded up or down at random: the rows, in random order, read the quantiles (i + U) / m. Each row
-    by itself is an exact draw; the rows together are not independent.
+    rounded up or down at random: the rows, in random order, read the quantiles (i + U) / m. Each
+    row by itself is an exact draw; the rows together are not independent.
     """
     drawn: dict[str, Any] = {}
     for name, (parents, table) in tables.items():

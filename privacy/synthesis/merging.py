@@ -1,7 +1,7 @@
 """Rare cells are counted together: what drowns in the noise of one column has none to give to two.
 
 A cell whose noisy count is below three standard deviations is merged (McKenna, Miklau & Sheldon
-2021, Sec. 4): rare levels with each other, rare cells of numbers with their neighbours. All of it is
+2021): rare levels with each other, rare cells of numbers with their neighbours. All of it is
 computed from noisy counts, and spends nothing.
 """
 

@@ -22,8 +22,8 @@ NOT_COVERED = (
     "whatever was read off the same rows without being in the ledger: levels, bounds, edges, which "
     "columns have missing cells, the choice of options by looking at other tables",
     "several rows about one person, who is protected only as far as group privacy goes",
-    "the seed: noise comes from a pseudo-random generator in double precision, and whoever knows or "
-    "guesses the seed can subtract it",
+    "the seed: noise comes from a pseudo-random generator in double precision, and whoever knows "
+    "or guesses the seed can subtract it",
 )
 
 
@@ -77,8 +77,8 @@ class SynthesisReport:
             "mechanisms": "; ".join(map(_mechanism, self.releases)),
             "measured": f"{len(self.domain)} columns and {len(self.pairs)} pairs: "
             + ", ".join(" x ".join(pair) for pair in self.pairs),
-            "public": "levels, bounds and declared edges; which columns may have missing cells; the "
-            "numbers of cuts and pairs; nothing was read off the rows",
+            "public": "levels, bounds and declared edges; which columns may have missing cells; "
+            "the numbers of cuts and pairs; nothing was read off the rows",
             "cells": ", ".join(f"{name} {k}" for name, k in self.domain.items())
             + (f"; cut privately: {', '.join(self.cut)}" if self.cut else ""),
             "rows": f"{self.rows:.0f}, estimated from the noisy counts",
@@ -129,8 +129,8 @@ class Synthetic:
             ax.bar(range(cells.size), share)
             ax.set_xticks(range(cells.size), [str(label) for label in cells.labels], rotation=90)
         else:
-            share = self.frame[column].value_counts(normalize=True).sort_index()
-            ax.bar(share.index.astype(str), share)
+            shares = self.frame[column].value_counts(normalize=True).sort_index()
+            ax.bar(shares.index.astype(str), shares)
         ax.set(xlabel=column, ylabel="share of rows", ylim=(0, None))
         return ax
 

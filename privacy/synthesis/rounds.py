@@ -27,8 +27,8 @@ from privacy.synthesis.estimation import Estimate, estimate, number_of_rows
 from privacy.synthesis.merging import Merging, merge, merged
 from privacy.synthesis.plan import Plan
 
-STEPS = 200
-"""Of mirror descent in a round, from the estimate of the last; five times as many at the end."""
+STEPS = 60
+"""Of mirror descent in a round, from the estimate of the last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def learn(curator: Curator, cells: Mapping[str, Cells], plan: Plan, *, largest: 
         pairs.append(curator.choose(known, less, epsilon=plan.epsilon_choice))
         measured.append(curator.measure(pairs[-1], sigma=plan.sigma_pairs))
         found = estimate(measured, rows=rows, start=found.factors, steps=STEPS)
-    found = estimate(measured, rows=rows, start=found.factors, steps=5 * STEPS)
+    found = estimate(measured, rows=rows, start=found.factors)
     return Learned(cells, mergings, tuple(pairs), found)
 
 
@@ -89,7 +89,7 @@ def _candidates(
     found: Estimate, mergings: Mapping[str, Merging], taken: list[Scope], largest: int
 ) -> dict[Scope, torch.Tensor]:
     """The pairs that may be measured, with the counts that are expected of them."""
-    known = {}
+    known: dict[Scope, torch.Tensor] = {}
     for pair in combinations(mergings, 2):
         table = Factor(pair, torch.zeros([mergings[name].groups for name in pair]))
         if pair not in taken and cost([*found.factors, table]).cells <= largest:
