@@ -9,6 +9,7 @@ tables. Evidence comes for many rows at once, and every query is one pass over a
 from one backward pass.)
 """
 
+from pgm.inference.exact.counts import expected_counts
 from pgm.inference.exact.factors import Factor, intervene
 from pgm.inference.exact.order import Plan
 from pgm.inference.exact.queries import draw, log_partition, marginals, most_probable, plan
@@ -17,6 +18,7 @@ __all__ = [
     "Factor",
     "Plan",
     "draw",
+    "expected_counts",
     "intervene",
     "log_partition",
     "marginals",

@@ -40,6 +40,8 @@ class Estimate:
 
     def __str__(self) -> str:
         steps, last = len(self.log_posterior), self.log_posterior[-1]
+        if steps == 1 and self.converged:
+            return f"counted in complete rows; log posterior {last:.3f} nats"
         end = "converged" if self.converged else "not converged: raise steps"
         return f"{steps} steps of EM, {end}; log posterior {last:.3f} nats"
 
