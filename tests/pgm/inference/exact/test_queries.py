@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given as over
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -205,6 +206,7 @@ def test_draws_depend_on_the_seed_alone() -> None:
     assert draw(factors, 9)["a"].shape == (9, 1)
 
 
+@settings(max_examples=8)
 @over(seeds, st.integers(1, 40))
 def test_pieces_of_any_size_give_the_same(seed: int, rows: int) -> None:
     factors = random_network(seed)
