@@ -3,7 +3,7 @@
 Rank-normalised split R-hat, bulk and tail effective sample size (Vehtari, Gelman, Simpson,
 Carpenter & Buerkner 2021), the energy diagnostic E-BFMI (Betancourt 2016), and the Pareto shape
 k-hat of importance weights (Vehtari, Simpson, Gelman, Yao & Gabry 2024). ArviZ 0.x and 1.x differ
-in two places, as far as this file goes: `_gather` and `_shape_of_tail`.
+in two places, as far as this file goes: `_gather` and `_psis`.
 """
 
 import importlib
@@ -68,7 +68,7 @@ def summary(posterior: Posterior) -> "pandas.DataFrame":
         "ess_tail": az.ess(draws, method="tail", prob=(0.05, 0.95)),
         "r_hat": az.rhat(draws) if many else draws.mean(sample) * math.nan,
     }
-    names = [label for name, v in posterior.draws.items() for label in _labels(name, v.shape[2:])]
+    names = [label for name, v in posterior.draws.items() for label in labels(name, v.shape[2:])]
     flat = {
         column: [float(x) for name in posterior.draws for x in values[name].values.ravel()]
         for column, values in columns.items()
@@ -159,10 +159,25 @@ def _tail(log_weight: Tensor) -> Tensor:
     draws = log_weight.shape[-1]
     largest = log_weight.topk(max(1, round(min(draws / 5, 3 * draws**0.5))), -1).values
     spread = largest[..., 0] - largest[..., -1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        k = torch.as_tensor(_shape_of_tail(log_weight.cpu().numpy())).to(spread)
+    k = torch.as_tensor(_psis(log_weight.cpu().numpy())[1]).to(spread)
     k = k.nan_to_num(torch.inf, torch.inf, -torch.inf)
     return torch.where(spread < 1e-8, torch.zeros_like(k), k)
+
+
+def smooth(log_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Pareto-smoothed log weights over the last axis, which add up to one, and their k-hat.
+
+    Vehtari, Simpson, Gelman, Yao & Gabry 2024, alg. 1.
+
+    Example:
+        >>> log_w, k = smooth(torch.randn(3, 400, generator=torch.Generator().manual_seed(0)))
+        >>> log_w.exp().sum(-1)
+        tensor([1., 1., 1.])
+    """
+    values = log_weight.detach().double()
+    smoothed, _ = _psis(values.cpu().numpy())
+    log_w = torch.as_tensor(np.asarray(smoothed)).to(values).log_softmax(-1)
+    return log_w.to(log_weight), _tail(log_weight.detach())
 
 
 def to_arviz(posterior: Posterior, *, seed: int | None = None) -> Any:
@@ -208,13 +223,17 @@ def to_arviz(posterior: Posterior, *, seed: int | None = None) -> Any:
     return _gather({name: group for name, group in groups.items() if group.data_vars})
 
 
-def _shape_of_tail(log_weight: Any) -> Any:
-    """k-hat over the last axis; from 1.0 on, ArviZ takes log likelihoods, so minus the weights."""
+def _psis(log_weight: Any) -> Any:
+    """Smoothed log weights and k-hat, over the last axis.
+
+    From 1.0 on, ArviZ takes log likelihoods, so minus the weights.
+    """
     import arviz as az
 
-    if _generation() == 0:
-        return az.psislw(log_weight)[1]
-    return importlib.import_module("arviz_stats.base").array_stats.psislw(-log_weight)[1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if _generation() == 0:
+            return az.psislw(log_weight)
+        return importlib.import_module("arviz_stats.base").array_stats.psislw(-log_weight)
 
 
 def _generation() -> int:
@@ -268,7 +287,14 @@ def _with_rows(data: "xarray.Dataset") -> "xarray.Dataset":
     return data.assign_coords({ROWS: range(data.sizes[ROWS])}) if ROWS in data.sizes else data
 
 
-def _labels(name: str, shape: torch.Size) -> Iterator[str]:
+def labelled(draws: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Every element of every site by its name, with its draws, all chains in one."""
+    for name, value in draws.items():
+        flat = value.flatten(0, 1).reshape(value.shape[0] * value.shape[1], -1)
+        yield from zip(labels(name, value.shape[2:]), flat.T, strict=True)
+
+
+def labels(name: str, shape: torch.Size) -> Iterator[str]:
     """The names of a site's elements: "theta[0]", "weights[2, 1]"."""
     for index in itertools.product(*map(range, shape)):
         yield f"{name}[{', '.join(map(str, index))}]" if index else name

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+import pyro
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.func import vmap
 
 from pgm.batch import Batch, rows_of
 from pgm.inference.posterior import Posterior
 from pgm.inference.precision import double
-from pgm.inference.runs import axes, log_likelihood, run_joint
+from pgm.inference.runs import axes, log_likelihood, log_shared, run_joint, terms
 from pgm.model import Model
 from pgm.randomness import seeded
 from pgm.sites import Run
@@ -41,15 +43,14 @@ def pointwise(posterior: Posterior) -> Float[Tensor, "chains draws n"]:
         return log_likelihood(run_joint(model, batch, run), n)
 
     with seeded(0):
-        values = _replay(posterior, likelihood)
-        (again,) = _replay(posterior, likelihood, first=1)
-    if not torch.equal(values[0], again):
+        (once,), (again,) = (_replay(posterior, likelihood, first=1) for _ in range(2))
+    if not torch.equal(once, again):
         raise Unsupported(
             "The likelihood of the rows depends on the values of their missing cells, so that it "
             "has no value of its own at a draw. Drop those rows, or complete them first with "
             "pgm.impute."
         )
-    return torch.stack(values).reshape(*posterior.size, n)
+    return _at_every_draw(posterior, likelihood).reshape(*posterior.size, n)
 
 
 def predictive(
@@ -84,6 +85,54 @@ def predictive(
     stacked = {name: torch.stack([r.sites[name].value for r in runs]) for name in sites}
     values = {name: v.reshape(*posterior.size, *v.shape[1:]) for name, v in stacked.items()}
     return values, {name: axes(site) for name, site in sites.items()}
+
+
+def first_run(posterior: Posterior) -> Run:
+    """The joint program on the data and the latents of the first draw."""
+
+    def observe(model: Model, batch: Batch, latents: dict[str, Tensor]) -> Run:
+        return run_joint(model, batch, Run(latents, observed=batch, enumerate_sites=True))
+
+    with seeded(0):
+        return _replay(posterior, observe, first=1)[0]
+
+
+def log_prior(posterior: Posterior) -> Float[Tensor, "chains draws"]:
+    """log p of the latents outside `rows` at every draw, in nats."""
+
+    def density(model: Model, batch: Batch, latents: dict[str, Tensor]) -> Tensor:
+        run = run_joint(model, batch, Run(latents, observed=batch, enumerate_sites=True))
+        return log_shared(site for site in terms(run) if not site.observed)
+
+    return _at_every_draw(posterior, density).reshape(posterior.size)
+
+
+def _at_every_draw(
+    posterior: Posterior, of: Callable[[Model, Batch, dict[str, Tensor]], Tensor]
+) -> Float[Tensor, "draws ..."]:
+    """A density at all draws, chain after chain: all at once where the program can be vmapped.
+
+    What comes out is held against the program itself at the first draws and the last.
+    """
+    flat = {name: value.flatten(0, 1) for name, value in posterior.draws.items()}
+    draws = len(next(iter(flat.values())))
+    with double(posterior.model, posterior.batch) as (model, batch), torch.no_grad(), seeded(0):
+
+        def at(i: int) -> Tensor:
+            return of(model, batch, {name: value[i] for name, value in flat.items()})
+
+        ends = {i: at(i) for i in (0, draws // 2, draws - 1)}
+        try:
+            with pyro.validation_enabled(False):
+                together = vmap(lambda z: of(model, batch, z), chunk_size=_CHUNK)(flat)
+        except (RuntimeError, ValueError, TypeError, NotImplementedError):
+            return torch.stack([at(i) for i in range(draws)])
+        alike = all(torch.allclose(together[i], one, equal_nan=True) for i, one in ends.items())
+        return together if alike else torch.stack([at(i) for i in range(draws)])
+
+
+_CHUNK = 500
+"""Draws whose densities are computed at once."""
 
 
 def _replay(
