@@ -1,8 +1,14 @@
 """Posterior inference: draws of a model's latents given all of its data, and their diagnostics."""
 
+from pgm.inference.calibration import calibrate, refitted
+from pgm.inference.checks import loo_pit, predictive_check
+from pgm.inference.comparison import compare, loo
+from pgm.inference.diagnosis import diagnose
 from pgm.inference.diagnostics import pareto_k, summary
 from pgm.inference.mcmc import mcmc
 from pgm.inference.posterior import InferenceWarning, Posterior
+from pgm.inference.reparameterisation import reparameterise
+from pgm.inference.sensitivity import sensitivity
 from pgm.inference.unconstrained import BadStart
 from pgm.inference.variational import variational
 
@@ -10,8 +16,17 @@ __all__ = [
     "BadStart",
     "InferenceWarning",
     "Posterior",
+    "calibrate",
+    "compare",
+    "diagnose",
+    "loo",
+    "loo_pit",
     "mcmc",
     "pareto_k",
+    "predictive_check",
+    "refitted",
+    "reparameterise",
+    "sensitivity",
     "summary",
     "variational",
 ]
