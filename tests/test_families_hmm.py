@@ -297,6 +297,7 @@ def test_a_private_fit_learns() -> None:
         model,
         x,
         epsilon=5.0,
+        accountant="rdp",
         delta=1e-5,
         steps=15,
         expected_batch_size=50,

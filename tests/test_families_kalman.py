@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import pgm
-import privacy
 from pgm.batch import as_batch
 from pgm.families.kalman import StateSpace
 from pgm.inference.chains.questions import (
@@ -232,15 +231,33 @@ def test_codes_are_means_of_states() -> None:
         pgm.decode(model, torch.zeros(2, K))
 
 
-def test_a_private_fit_learns() -> None:
-    source = StateSpace.local_level(5, initial_scale=1.0)
-    x = 3 * pgm.sample(source, 300, seed=0)["x"]
-    before = pgm.log_prob(source, x).value.mean()
-    privacy.fit(
-        source, x, epsilon=5.0, delta=1e-5, steps=15, expected_batch_size=100, seed=0,
-        learning_rate=0.1, progress=False,
-    )  # fmt: skip
-    assert pgm.log_prob(source, x).value.mean() > before + 1.0
+# Flow of the Nile at Aswan in 1871 to 1970, in 10^8 cubic metres (Cobb 1978).
+NILE = """
+1120 1160 963 1210 1160 1160 813 1230 1370 1140 995 935 1110 994 1020 960 1180 799 958 1140 1100
+1210 1150 1250 1260 1220 1030 1100 774 840 874 694 940 833 701 916 692 1020 1050 969 831 726 456
+824 702 1120 1100 832 764 821 768 845 864 862 698 845 744 796 1040 759 781 865 845 944 984 897 822
+1010 771 676 649 846 812 742 801 1040 860 874 848 890 744 749 838 1050 918 986 797 923 975 815 1020
+906 901 1170 912 746 919 718 714 740
+"""
+
+
+def test_the_level_of_the_nile() -> None:
+    """Durbin & Koopman (2012), Sec. 2.2 and 2.10: variances 15099 and 1469.1 are most likely."""
+    x = torch.tensor([[float(flow) for flow in NILE.split()]], dtype=torch.float64)
+    model = StateSpace.local_level(100, initial_scale=1e7).double()
+    with torch.no_grad():
+        model.process.log_scales.fill_(0.5 * math.log(1469.1))
+        model.noise.log_scales.fill_(0.5 * math.log(15099))
+    pgm.objective(model, x).sum().backward()
+    assert all(abs(p.grad.item()) < 0.005 for p in model.parameters())
+    now = filter_states(model, x)
+    assert now.mean[0, :2, 0].tolist() == pytest.approx([1120, 1140.9], abs=0.05)
+    assert now.covariance[0, :2, 0, 0].tolist() == pytest.approx([15099, 7899.7], abs=0.5)
+    assert now.covariance[0, -1].item() == pytest.approx(4032.16, abs=0.01)
+    ahead = forecast(model, x, steps=2, draws=1)
+    assert ahead.mean[0].tolist() == pytest.approx([now.mean[0, -1].item()] * 2)
+    spread = [4032.16 + h * 1469.1 + 15099 for h in (1, 2)]
+    assert ahead.scale[0].square().tolist() == pytest.approx(spread, rel=1e-6)
 
 
 @pytest.mark.parametrize(
