@@ -71,6 +71,7 @@ class DiscreteBayesNet(Model):
         >>> print(net.marginals({"wet": "yes"}))
         rain  no .2258  yes .7742
         wet   no .0000  yes 1.0000
+        log p of what was seen: -1.171 nats
         >>> print(net.marginals(do={"wet": "yes"}))
         rain  no .7000  yes .3000
         wet   no .0000  yes 1.0000
@@ -150,7 +151,7 @@ class DiscreteBayesNet(Model):
             Factor((*self.parents[name], name), logits.log_softmax(-1), child=name)
             for name, logits in zip(self.parents, self.logits, strict=True)
         ]
-        return intervene(found, self._codes(do)) if do else found
+        return intervene(found, _codes(self, do)) if do else found
 
     @torch.no_grad()
     def marginals(
@@ -174,8 +175,9 @@ class DiscreteBayesNet(Model):
             ValueError: unknown variables or states, or evidence of probability zero.
             MemoryError: a network too densely tied to be summed.
         """
-        found = marginals(self.factors(do), targets, self._codes(given), memory=memory)
-        return Marginals(found, self.states)
+        factors, seen = self.factors(do), _codes(self, given)
+        found = marginals(factors, targets, seen, memory=memory)
+        return Marginals(found, self.states, log_partition(factors, seen, memory=memory))
 
     @torch.no_grad()
     def most_probable(
@@ -185,11 +187,12 @@ class DiscreteBayesNet(Model):
 
         `schema.decode` turns the codes into a frame. Arguments are those of `marginals`.
         """
-        return most_probable(self.factors(do), self._codes(given))
+        return most_probable(self.factors(do), _codes(self, given))
 
-    def _codes(self, given: Any) -> dict[str, Tensor]:
-        assert self.schema is not None
-        return {} if given is None else codes(self.schema, given)
+    def extra_repr(self) -> str:
+        """How large it is."""
+        arrows, numbers = len(self.graph.edges), sum(t.numel() for t in self.logits)
+        return f"{len(self.states)} variables, {arrows} arrows, {numbers} probabilities"
 
     def _shape(self, name: str) -> tuple[int, ...]:
         return tuple(len(self.states[v]) for v in (*self.parents[name], name))
@@ -308,6 +311,11 @@ def _loss(model: DiscreteBayesNet, batch: Batch, *, size: int | None = None) -> 
     plan = plan_left(factors, [*left, *((name,) for name in seen)], (), prune=True)
     log_p = eliminate(tables(factors, evidence), plan)[0]
     return torch.where(valid, -log_p.expand(rows_of(batch)), torch.inf)
+
+
+def _codes(net: DiscreteBayesNet, given: Any) -> dict[str, Tensor]:
+    assert net.schema is not None
+    return {} if given is None else codes(net.schema, given)
 
 
 def _order(graph: "nx.DiGraph[str]") -> tuple[str, ...]:

@@ -8,7 +8,6 @@ transfer matrix (Kramers & Wannier 1941), and estimated by annealed importance s
 Training climbs the likelihood where Z is at hand, else the pseudo-likelihood (Besag 1975).
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -25,8 +24,14 @@ from pgm.evaluation.annealing import LogPartition, anneal
 from pgm.families import Example
 from pgm.inference.exact import Factor, Plan, draw
 from pgm.inference.exact import log_partition as summed
-from pgm.inference.exact.order import make_plan
-from pgm.inference.pairwise import Edges, check_edges, conditionals, gibbs, lattice, pair_score
+from pgm.inference.pairwise import (
+    check_edges,
+    conditionals,
+    elimination,
+    gibbs,
+    lattice,
+    pair_score,
+)
 from pgm.model import Model, rows
 from pgm.objectives import objective, public
 from pgm.randomness import seeded
@@ -112,7 +117,7 @@ class MarkovRandomField(Model):
     @property
     def cost(self) -> Plan:
         """What summing over all states takes."""
-        return _cost(self.nodes, self.edges, self.states)
+        return elimination(self.nodes, self.edges, self.states)
 
     @property
     def summable(self) -> bool:
@@ -152,8 +157,8 @@ class Ising(MarkovRandomField):
         dtype = torch.get_default_dtype()
         J, h = (torch.as_tensor(v) for v in (coupling, field))
         J, h = (v if v.is_floating_point() else v.to(dtype) for v in (J, h))
-        self.coupling = nn.Parameter(J.detach().expand(len(self.edges)).clone())
-        self.field = nn.Parameter(h.detach().expand(nodes).clone())
+        self.coupling = nn.Parameter(_one_each("coupling", J, len(self.edges)))
+        self.field = nn.Parameter(_one_each("field", h, nodes))
 
     def _set_potentials(self) -> None:
         """None: they are made of J and h."""
@@ -341,13 +346,6 @@ def example() -> Example:
     return Example(field, x, fit={"steps": 100, "learning_rate": 0.05}, discrete=True)
 
 
-@functools.lru_cache(maxsize=64)
-def _cost(nodes: int, edges: Edges, states: int) -> Plan:
-    scopes = [(str(i),) for i in range(nodes)] + [(str(i), str(j)) for i, j in edges]
-    levels = tuple((str(i), states) for i in range(nodes))
-    return make_plan(tuple(scopes), (None,) * len(scopes), levels)
-
-
 def score(model: MarkovRandomField, x: Tensor) -> Tensor:
     """sum_i u_i(x_i) + sum_ij w_ij(x_i, x_j) by row: log p(x) + log Z; -inf off the states."""
     code, valid = model.codes(x)
@@ -393,3 +391,9 @@ def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} is {count}; it counts from 1.")
+
+
+def _one_each(name: str, value: Tensor, count: int) -> Tensor:
+    if value.dim() > 1 or value.numel() not in (1, count):
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; it is one number, or {count}.")
+    return value.detach().expand(count).clone()

@@ -17,18 +17,22 @@ class Marginals:
     Attributes:
         p: by variable, shape (n, states); by tuple of variables their joint, (n, states of each).
         states: the names of the states of every variable.
+        log_p: log probability of what was seen, in nats, shape (n,).
 
     Example:
         >>> import torch
-        >>> found = Marginals({"rain": torch.tensor([[0.25, 0.75]])}, {"rain": ("yes", "no")})
+        >>> p = {"rain": torch.tensor([[0.25, 0.75]])}
+        >>> found = Marginals(p, {"rain": ("yes", "no")}, torch.tensor([-1.5]))
         >>> found.of("rain", "yes")
         tensor([0.2500])
         >>> print(found)
         rain  yes .2500  no .7500
+        log p of what was seen: -1.500 nats
     """
 
     p: Mapping[str | Scope, Tensor]
     states: Mapping[str, Sequence[Level]]
+    log_p: Float[Tensor, " n"]
 
     def __getitem__(self, target: str | Scope) -> Tensor:
         """The probabilities of a variable, or of a tuple of them."""
@@ -72,6 +76,8 @@ class Marginals:
             for name in self.p
             if not isinstance(name, str)
         ]
+        if self.log_p[0] != 0:
+            lines.append(f"log p of what was seen: {float(self.log_p[0]):.3f} nats")
         more = [f"(the first of {len(self)} rows)"] if len(self) > 1 else []
         return "\n".join([*lines, *more])
 

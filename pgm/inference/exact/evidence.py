@@ -103,9 +103,10 @@ def check_possible(log_z: Tensor, start: int) -> None:
     """
     bad = (log_z == -torch.inf).nonzero().flatten()
     if len(bad):
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise ValueError(
-            f"The evidence of row {start + int(bad[0])} has probability zero under the model "
-            f"({len(bad)} such rows in this piece): nothing can be said given what cannot happen. "
+            f"The evidence of row {start + int(bad[0])}{more} has probability zero under the "
+            "model: nothing can be said given what cannot happen. "
             "Check its codes, leave the row out (log_partition is -inf there), or fit tables with "
             "a prior, which leaves no level at zero."
         )

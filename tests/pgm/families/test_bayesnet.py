@@ -57,6 +57,7 @@ def test_the_chest_clinic_gives_its_published_answers() -> None:
     )
     assert pgm.log_prob(net, row).value.item() == pytest.approx(-2.649732646992, abs=1e-11)
     found = net.marginals(SEEN)
+    assert found.log_p.item() == pytest.approx(-2.649732646992, abs=1e-11)
     expected = {"lung": 0.621252796678, "tub": 0.113933325391, "bronc": 0.681868538459}
     for name, p in expected.items():
         assert found.of(name, "yes").item() == pytest.approx(p, abs=1e-11)

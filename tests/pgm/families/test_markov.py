@@ -192,6 +192,7 @@ def test_a_lattice_of_twelve_is_summed_in_seconds() -> None:
         (lambda: MarkovRandomField(2, [(0, 2)], states=2), r"\(0, 2\) is no edge"),
         (lambda: MarkovRandomField(2, [(0, 1), (1, 0)], states=2), "twice"),
         (lambda: MarkovRandomField(2, [], states=0), "states is 0"),
+        (lambda: Ising(3, lattice(3), coupling=[0.1] * 3), "it is one number, or 2"),
     ],
 )
 def test_bad_fields_are_errors(build, message: str) -> None:  # type: ignore[no-untyped-def]
