@@ -29,8 +29,8 @@ MAX_PLATES = 4
 class Marginalisable(TorchDistribution):
     """A joint density of the cells of a row that can be integrated over any of them.
 
-    A site of such a distribution may miss single cells. Nothing downstream should depend on the
-    site then: its missing cells are drawn without a look at those that were seen.
+    A site of such a distribution may miss single cells, if it is the last: they are drawn without
+    a look at those that were seen.
     """
 
     def marginal(self, seen: Tensor) -> Any:
@@ -145,6 +145,7 @@ class Run(Messenger):
         self.enumerate_sites = enumerate_sites
         self.sites: dict[str, Site] = {}
         self.params: list[str] = []
+        self._unfinished: str | None = None
         self._next_dim = -MAX_PLATES - 1
 
     @property
@@ -170,6 +171,8 @@ class Run(Messenger):
         if site_is_subsample(msg):
             return
         name = msg["name"]
+        if self._unfinished is not None and not msg["infer"].get("_deterministic"):
+            _refuse_downstream(self._unfinished, name)
         if name in self.observed:
             _check_data(msg, self.observed[name], in_values=name in self.values)
         if name in self.values:
@@ -208,6 +211,8 @@ class Run(Messenger):
         if seen is None:
             msg["value"] = _cast(msg, x, _dtype(fn, x))
             return
+        if isinstance(fn, Marginalisable) and _in_part(fn, seen):
+            self._unfinished = name
         draw = fn()
         msg["fn"], rest = _cells(name, fn, seen)
         msg["value"] = torch.where(seen, _cast(msg, x, draw.dtype, seen), draw)
@@ -341,13 +346,26 @@ def _cells(name: str, fn: Any, seen: Tensor) -> tuple[Any, Any]:
         return fn.marginal(seen), fn.marginal(~seen)
     if fn.event_dim == 0:
         return fn.mask(seen), fn.mask(~seen)
-    flat = seen.flatten(-fn.event_dim)
-    if bool((flat.any(-1) & ~flat.all(-1)).any()):
+    if _in_part(fn, seen):
         raise Unsupported(
             f"Some cells of site {name!r} are missing, and its {type(fn).__name__} is a joint "
             "density that cannot leave single cells out. Drop those rows, hide whole rows, use a "
             "model with a factorised likelihood (PPCA, VAE, mixture), or pgm.impute where "
             "`pgm.abilities(model)` lists it as the family's own."
         )
-    rows = flat.all(-1)
+    rows = seen.flatten(-fn.event_dim).all(-1)
     return fn.mask(rows), fn.mask(~rows)
+
+
+def _in_part(fn: Any, seen: Tensor) -> bool:
+    """Whether a row misses some of its cells and has others."""
+    flat = seen.flatten(-fn.event_dim)
+    return bool((flat.any(-1) & ~flat.all(-1)).any())
+
+
+def _refuse_downstream(unfinished: str, name: str) -> None:
+    raise Unsupported(
+        f"Some cells of site {unfinished!r} are missing, and site {name!r} comes after it: what "
+        "stands there would be drawn without a look at the cells that were seen, and may reach "
+        f"{name!r}. Sample {unfinished!r} last, or drop the rows that are seen in part."
+    )

@@ -4,6 +4,7 @@ import itertools
 import math
 from typing import Any
 
+import pyro
 import pytest
 import torch
 from hypothesis import given
@@ -276,6 +277,27 @@ def test_a_forecast_of_numbers_has_their_spread() -> None:
     torch.testing.assert_close(ahead.draws.mean(0), ahead.mean, atol=0.1, rtol=0)
     torch.testing.assert_close(ahead.draws.std(0), ahead.scale, atol=0.1, rtol=0.03)
     assert "3 steps of 1 sequences" in str(ahead)
+
+
+def test_what_comes_after_a_sequence_seen_in_part_is_refused() -> None:
+    """A filler drawn without a look at the seen steps would reach y, and the number look right."""
+
+    class Below(pgm.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.source = known(3)
+
+        def model(self, n: int) -> None:
+            with pgm.rows(n):
+                x = pyro.sample("x", self.source.chain)
+                pyro.sample("y", pyro.distributions.Normal(x.double().sum(-1), 1.0))
+
+    y = torch.zeros(2, dtype=F64)
+    whole = {"x": torch.tensor([[0.0, 1.0, 2.0], [NAN, NAN, NAN]]), "y": y}
+    assert pgm.log_prob(Below(), whole).value.isfinite().all()
+    part = {"x": torch.tensor([[0.0, NAN, 2.0], [0.0, 1.0, 2.0]]), "y": y}
+    with pytest.raises(pgm.Unsupported, match="Sample 'x' last"):
+        pgm.log_prob(Below(), part)
 
 
 def test_codes_are_posteriors_and_decode_to_what_they_emit() -> None:
