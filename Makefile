@@ -29,6 +29,8 @@ test: $(READY) ## format, lint, types, layers, tests, doctests, README, tutorial
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+	PYTHONPATH=.venv/arviz-1 $(BIN)/pytest -q tests/test_inference_diagnostics.py \
+		tests/test_inference_criticism.py
 
 format: $(READY) ## rewrite the code as `make test` wants it
 	$(BIN)/ruff check --fix
@@ -46,7 +48,7 @@ clean: ## everything that make made
 
 # The environment, made once and again when what it is made from changes. torch comes first and
 # alone, so that no other package chooses its build.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt tests/arviz-1.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
 		echo "Hotplate needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)."; \
 		echo "Name another one, for example: make $(or $(MAKECMDGOALS),test) PYTHON=python3.11"; \
@@ -54,4 +56,6 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH_OPTIONS) torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-deps --ignore-requires-python --target .venv/arviz-1 \
+		-r tests/arviz-1.txt
 	@touch $@

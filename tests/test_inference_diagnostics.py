@@ -3,6 +3,7 @@
 import math
 import re
 import warnings
+from typing import Any
 
 import arviz as az
 import numpy as np
@@ -139,6 +140,15 @@ def test_what_variational_and_k_hat_refuse() -> None:
         pareto_k(nuts({"mu": normal(2, 10)}))
 
 
+NEW = int(az.__version__.partition(".")[0]) >= 1
+"""Whether ArviZ is of its second generation: `.ci/run` runs this file with both."""
+
+
+def names_of(idata: Any) -> set[str]:
+    """The groups of an InferenceData, or of a DataTree."""
+    return set(idata.children) if NEW else set(idata.groups())
+
+
 def hierarchical() -> Posterior:
     y = torch.tensor([28.0, math.nan, -3.0])
     data = {"y": y, "sigma": torch.tensor([15.0, 10.0, 16.0])}
@@ -149,7 +159,7 @@ def hierarchical() -> Posterior:
 
 def test_arviz_has_all_groups_with_named_axes() -> None:
     idata = to_arviz(hierarchical(), seed=0)
-    assert set(idata.groups()) == {
+    assert names_of(idata) == {
         *("posterior", "posterior_predictive", "log_likelihood", "sample_stats"),
         *("observed_data", "constant_data"),
     }
@@ -198,7 +208,9 @@ def test_psis_loo_of_a_conjugate_normal_is_exact() -> None:
     posterior = Posterior(draws, nuts(draws).sample_stats, Mean(), as_batch({"y": y}), 0.0, "nuts")
     v_rest = torch.tensor(1 / (1 / 9 + len(y) - 1))
     exact = dist.Normal(v_rest * (y.sum() - y), (v_rest + 1).sqrt()).log_prob(y).sum()
-    assert az.loo(to_arviz(posterior, seed=0)).elpd_loo == pytest.approx(float(exact), abs=0.05)
+    found = az.loo(to_arviz(posterior, seed=0))
+    elpd = found.elpd if NEW else found.elpd_loo
+    assert elpd == pytest.approx(float(exact), abs=0.05)
 
 
 class Ladder(pgm.Model):
@@ -242,9 +254,10 @@ def test_a_likelihood_that_needs_a_missing_cell_is_left_out_and_told() -> None:
     posterior = variational(Chain(), data, draws=50, seed=0)
     with pytest.warns(InferenceWarning, match=r"No log_likelihood.*pgm\.impute"):
         idata = to_arviz(posterior, seed=0)
-    assert "log_likelihood" not in idata.groups() and "posterior" in idata.groups()
+    assert "log_likelihood" not in names_of(idata) and "posterior" in names_of(idata)
 
 
+@pytest.mark.skipif(NEW, reason="an older ArviZ is installed as a newer one, not the reverse")
 def test_arviz_1_gets_a_data_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = {"posterior": xarray.Dataset({"mu": (("chain", "draw"), np.zeros((1, 2)))})}
     assert isinstance(_gather(groups), az.InferenceData)

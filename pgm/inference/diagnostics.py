@@ -142,42 +142,46 @@ def pareto_k(posterior: Posterior | Tensor) -> Tensor:
         torch.Size([2])
     """
     if isinstance(posterior, Tensor):
-        return _tail(posterior.detach().movedim(0, -1))
+        return smooth(posterior.movedim(0, -1))[1]
     if "log_weight" not in posterior.sample_stats:
         raise ValueError(
             f"Draws by {posterior.method} have no importance weights. k-hat is of "
             "pgm.inference.variational; look at r_hat and ess_bulk of posterior.summary() instead."
         )
-    return _tail(posterior.sample_stats["log_weight"].flatten(0, 1).movedim(0, -1))
-
-
-def _tail(log_weight: Tensor) -> Tensor:
-    """k-hat over the last axis: infinite where one weight is all.
-
-    It is zero where the largest are all alike, as those of levels are: such a tail has no shape.
-    """
-    draws = log_weight.shape[-1]
-    largest = log_weight.topk(max(1, round(min(draws / 5, 3 * draws**0.5))), -1).values
-    spread = largest[..., 0] - largest[..., -1]
-    k = torch.as_tensor(_psis(log_weight.cpu().numpy())[1]).to(spread)
-    k = k.nan_to_num(torch.inf, torch.inf, -torch.inf)
-    return torch.where(spread < 1e-8, torch.zeros_like(k), k)
+    return smooth(posterior.sample_stats["log_weight"].flatten(0, 1).movedim(0, -1))[1]
 
 
 def smooth(log_weight: Tensor) -> tuple[Tensor, Tensor]:
     """Pareto-smoothed log weights over the last axis, which add up to one, and their k-hat.
 
-    Vehtari, Simpson, Gelman, Yao & Gabry 2024, alg. 1.
+    Vehtari, Simpson, Gelman, Yao & Gabry 2024, alg. 1. Weights are left as they are, and k-hat is
+    zero, where the largest are all alike, as those of levels are: such a tail has no shape. It is
+    infinite where one weight is all, or where fewer than 25 came, too few to tell.
 
     Example:
         >>> log_w, k = smooth(torch.randn(3, 400, generator=torch.Generator().manual_seed(0)))
         >>> log_w.exp().sum(-1)
         tensor([1., 1., 1.])
     """
-    values = log_weight.detach().double()
-    smoothed, _ = _psis(values.cpu().numpy())
-    log_w = torch.as_tensor(np.asarray(smoothed)).to(values).log_softmax(-1)
-    return log_w.to(log_weight), _tail(log_weight.detach())
+    flat = log_weight.detach().double().flatten(0, -2) if log_weight.dim() > 1 else log_weight[None]
+    log_w = flat.double().log_softmax(-1)
+    draws = flat.shape[-1]
+    largest = flat.topk(max(1, round(min(draws / 5, 3 * draws**0.5))), -1).values
+    spread = largest[:, 0] - largest[:, -1]
+    k = torch.where(spread < 1e-8, 0.0, torch.inf).to(log_w)
+    shaped = ~(spread < 1e-8) & (draws >= _FEWEST)
+    if bool(shaped.any()):
+        smoothed, shape = _psis(flat[shaped].double().cpu().numpy())
+        log_w[shaped] = torch.as_tensor(np.asarray(smoothed)).to(log_w).log_softmax(-1)
+        k[shaped] = torch.as_tensor(np.asarray(shape)).to(log_w)
+    k = k.nan_to_num(torch.inf, torch.inf, -torch.inf)
+    return log_w.reshape(log_weight.shape).to(log_weight), k.reshape(log_weight.shape[:-1]).to(
+        log_weight
+    )
+
+
+_FEWEST = 25
+"""Weights below which the tail would have fewer than five."""
 
 
 def to_arviz(posterior: Posterior, *, seed: int | None = None) -> Any:
