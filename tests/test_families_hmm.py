@@ -155,29 +155,6 @@ def test_the_kernels_agree_and_so_do_their_gradients(
         torch.testing.assert_close(scan, tree)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, F64])
-@pytest.mark.parametrize("kernel", ["scan", "tree"])
-@pytest.mark.parametrize("spread", [1.0, 9.0, 60.0])
-def test_sums_of_probabilities_are_as_good_as_sums_of_logs(
-    monkeypatch: pytest.MonkeyPatch, spread: float, kernel: kernels.Kernel, dtype: torch.dtype
-) -> None:
-    """Emissions differ by thousands of nats, transitions by many."""
-    with seeded(0):
-        log_A = kernels.finite_logs(spread * torch.randn(3, 3, dtype=dtype))
-        log_b = 2000 * torch.randn(20, 40, 3, dtype=dtype)
-    log_pi = torch.zeros(3, dtype=dtype).log_softmax(0)
-    found = kernels.log_likelihood(log_pi, log_A, log_b, kernel=kernel)
-    assert kernels.is_dense(log_A) or spread > 1
-    monkeypatch.setattr(kernels, "is_dense", lambda _: False)
-    torch.testing.assert_close(found, kernels.log_likelihood(log_pi, log_A, log_b, kernel=kernel))
-
-
-def test_the_kernel_is_chosen_by_size() -> None:
-    assert kernels._chosen(1, 10_000, 3) == "tree"
-    assert kernels._chosen(1, 8, 3) == "scan"
-    assert kernels._chosen(1000, 10_000, 5) == "scan"
-
-
 def test_a_step_far_from_every_state_is_no_underflow() -> None:
     """The state that explains the last step is e^-900 less likely before it: log space keeps it."""
     model = HMM.from_tables(
