@@ -1,0 +1,1 @@
+"""What copulas are made of: marginal laws of columns, and the dependence between their scores."""
