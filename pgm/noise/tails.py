@@ -55,7 +55,9 @@ class Continuous:
         rise = by_sign(u, self.lower, self.upper, x, *more)
         rise -= by_sign(u, self.lower, self.upper, x, *less)
         slope = np.where(u < 0, rise, -rise) / (2 * h)
-        return -slope * np.exp(-self.log_density(x, *theta))
+        with np.errstate(divide="ignore"):  # far out 1 / f alone is beyond float64
+            size = np.exp(np.log(np.abs(slope)) - self.log_density(x, *theta))
+        return -np.sign(slope) * size
 
 
 @dataclass(frozen=True)
