@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from opacus.optimizers import DPOptimizerFastGradientClipping
+from opacus.optimizers.optimizer import _generate_noise
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -52,11 +53,24 @@ class PrivateOptimiser(DPOptimizerFastGradientClipping):
         self.secure = secure
         self.attach_step_hook(lambda _: on_step())
 
+    def accumulate(self) -> None:
+        """Takes the clipped sum out of `p.grad`, without a copy."""
+        for p in self.params:
+            p.summed_grad = p.grad if p.summed_grad is None else p.summed_grad.add_(p.grad)
+            p.grad = None
+
     def add_noise(self) -> None:
-        """The clipped sum with noise, in `p.grad`."""
-        if not self.secure:
-            super().add_noise()
+        """The clipped sum with noise, in `p.grad`; the sum itself is kept nowhere."""
+        if self.secure:
+            self._add_secure_noise()
             return
+        std = self.noise_multiplier * self.max_grad_norm
+        for p in self.params:
+            noise = _generate_noise(std, p.summed_grad, self.generator)
+            p.grad = noise.add_(p.summed_grad).view_as(p)
+            p.summed_grad = None
+
+    def _add_secure_noise(self) -> None:
         sums = [p.summed_grad for p in self.params]
         flat = torch.cat([s.detach().double().cpu().flatten() for s in sums])
         noisy = self.noisy(flat, self.max_grad_norm, self.noise_multiplier)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import pgm
 import privacy
+from pgm.families.mixture import GaussianMixture
 from pgm.families.vae import VAE
 from pgm.loop import NonFiniteLoss
 from privacy.batches import derive
@@ -237,3 +238,22 @@ def test_the_report_says_what_a_reviewer_asks() -> None:
         "revealed      nothing", "1 release about these rows (fit of Gaussian)",
     ):  # fmt: skip
         assert said in text
+
+
+def test_a_private_mixture_finds_separated_means() -> None:
+    """Issue 4's known answer: 900 rows, epsilon 14, three clusters, means to 0.1.
+
+    The means start where anybody may know: on a circle, looking at no row.
+    """
+    centres = torch.tensor([[-2.0, -2.0], [2.0, -2.0], [0.0, 2.5]])
+    noise = torch.randn(900, 2, generator=torch.Generator().manual_seed(0))
+    model = GaussianMixture(2, 3)
+    angles = 2 * math.pi / 3 * torch.arange(3.0)
+    model.means.data = torch.stack([angles.sin(), angles.cos()], 1)
+    run = privacy.fit(
+        model, centres.repeat(300, 1) + 0.5 * noise, epsilon=14.0, delta=1e-4, steps=120, rate=1.0,
+        clip=2.0, learning_rate=0.1, schedule="cosine", accountant="rdp", seed=0,
+    )  # fmt: skip
+    nearest = torch.cdist(centres, model.means.detach()).min(1)
+    assert 13.7 <= run.epsilon <= 14.0 and sorted(nearest.indices.tolist()) == [0, 1, 2]
+    assert float(nearest.values.max()) < 0.1

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import opacus.optimizers
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -208,6 +207,9 @@ def a_step_that_is_broken_off_leaves_nothing() -> None:
         patch.setattr(step.ledger, "add", lambda release: 1 / 0)  # a ledger that was tampered with
         with pytest.raises(ZeroDivisionError):
             step.update(nine)
+        patch.setattr(step.optimiser, "add_noise", lambda: 1 / 0)  # interrupted before the noise
+        with pytest.raises(ZeroDivisionError):
+            step.update(nine)
     assert step.ledger.releases == () and float(model.mu.detach()) == 0.0
     step.update(one)
     torch.testing.assert_close(-model.mu.detach(), alone)
@@ -301,7 +303,7 @@ def physical(update: Callable[..., float]) -> Callable[..., float]:
     return lambda self, batch: [update(self, piece) for piece in chunks(batch, 4)][-1]
 
 
-Optimiser = opacus.optimizers.DPOptimizerFastGradientClipping
+Optimiser = PrivateOptimiser
 ROWS, PARTS = sys.modules["privacy.gradients.rows"], sys.modules["privacy.gradients.parts"]
 BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
     "no noise": (Optimiser, "add_noise", no_noise, LAWS[0]),

@@ -86,7 +86,8 @@ class Ghost:
             parts = {name: part.kept(finite) for name, part in parts.items()}
             norms = {name: torch.where(finite, x, torch.zeros_like(x)) for name, x in norms.items()}
         c = weights(norms, clip)
-        sums = {name: part.weighted(c[name]) for name, part in parts.items()}
+        smallest_first = sorted(parts, key=lambda name: self.parameters[name].numel())
+        sums = {name: parts.pop(name).weighted(c[name]) for name in smallest_first}  # none kept
         return ClippedSum(sums, norms_over(norms), losses, finite)
 
     def by_row(self, batch: Batch, tables: Tables) -> RowGradients:

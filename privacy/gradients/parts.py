@@ -116,9 +116,13 @@ class Outer:
         return G if self.mask is None else G * self.mask
 
     def weighted(self, c: Tensor) -> Tensor:
-        """One matrix product."""
-        g = self.g * c[:, None, None]
-        return self._outer(self.a.flatten(0, 1), g.flatten(0, 1)).reshape(self.shape)
+        """One matrix product; the smaller factor is the one that is scaled."""
+        a, g = self.a, self.g
+        if a.shape[2] < g.shape[2]:
+            a = a * c[:, None, None]
+        else:
+            g = g * c[:, None, None]
+        return self._outer(a.flatten(0, 1), g.flatten(0, 1)).reshape(self.shape)
 
     def by_row(self) -> Tensor:
         """G."""
