@@ -6,9 +6,12 @@ what is in the table: only FCI allows for unseen common causes.
 """
 
 from causal.discovery.agreement import Agreement
+from causal.discovery.constraint import fci, pc
+from causal.discovery.continuous import LinearGraph, notears
 from causal.discovery.discrete import BIC, BDeu, BDs
 from causal.discovery.draws import GraphDraws
 from causal.discovery.gaussian import BGe, GaussianBIC
+from causal.discovery.marks import MarkedGraph
 from causal.discovery.posterior import GraphPosterior, Probability
 from causal.discovery.search import discover
 
@@ -21,6 +24,11 @@ __all__ = [
     "GaussianBIC",
     "GraphDraws",
     "GraphPosterior",
+    "LinearGraph",
+    "MarkedGraph",
     "Probability",
     "discover",
+    "fci",
+    "notears",
+    "pc",
 ]
