@@ -1,4 +1,4 @@
-"""`python -m causal draw | identify | effect`: a graph, what it identifies, an effect from a table.
+"""`python -m causal draw | identify | effect | discover`: graphs, and what they say of a table.
 
 GRAPH is text such as "U -> {X Y}; X -> Y; X <-> Z", or a file of DOT, GML, dagitty or such text.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
+from causal.discovery import discover
 from causal.effects import effect
 from causal.fitting.estimation import estimate
 from causal.graph import as_graph, latents, observed
@@ -36,8 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     commands = {"draw": _draw, "identify": _identify, "effect": _effect}
     try:
-        graph = as_graph(_source(options.graph))
-        print(commands[options.command](options, graph))
+        if options.command == "discover":
+            print(_discover(options))
+        else:
+            print(commands[options.command](options, as_graph(_source(options.graph))))
     except NotIdentifiable as error:
         print(error)
         return 1
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"there is no file or folder {str(error.filename)!r}. A table is a file; a graph is a "
             "file, or text with an arrow, such as 'X -> Y'."
         )
-    except (OSError, TypeError, ValueError) as error:
+    except (MemoryError, OSError, TypeError, ValueError) as error:
         parser.error(str(error))
     return 0
 
@@ -106,6 +109,24 @@ def _effect(options: argparse.Namespace, graph: nx.DiGraph) -> str:
     if options.out is not None:
         _picture(found, options.out)
     return f"{estimand}\n{found}"
+
+
+def _discover(options: argparse.Namespace) -> str:
+    import pandas as pd
+
+    frame = pd.read_csv(options.table)
+    if options.levels:
+        frame = frame.astype(dict.fromkeys(options.levels, "category"))
+    found = discover(
+        frame,
+        clamped=options.clamped,
+        prior=options.prior,
+        max_parents=options.parents,
+        seed=options.seed,
+    )
+    if options.out is not None:
+        _picture(found, options.out)
+    return str(found)
 
 
 def _picture(found: Any, out: Path) -> None:
@@ -171,6 +192,14 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--levels", nargs="*", default=[], metavar="NODE", help="numbers as names")
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--out", type=Path, help="a picture of the effect")
+    search = commands.add_parser("discover", help="the posterior of graphs, from a table")
+    search.add_argument("table", metavar="CSV")
+    search.add_argument("--clamped", metavar="COLUMN", help="which node was set in each row")
+    search.add_argument("--levels", nargs="*", default=[], metavar="NODE", help="numbers as names")
+    search.add_argument("--parents", type=int, default=3, help="at most so many of a node")
+    search.add_argument("--prior", choices=("uniform", "order"), default="uniform")
+    search.add_argument("--seed", type=int, default=0)
+    search.add_argument("--out", type=Path, help="a picture of the probabilities")
     return parser
 
 

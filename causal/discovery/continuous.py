@@ -47,7 +47,8 @@ class LinearGraph:
         return graph
 
     def __str__(self) -> str:
-        arrows = list(self.graph().edges(data="weight"))
+        graph = self.graph()
+        arrows = [(a, b, graph.edges[a, b]["weight"]) for a, b in graph.edges]
         scale = "standardised columns" if self.standardised else "columns as they came"
         lines = [
             f"{len(arrows)} arrows by NOTEARS on {scale}; varsortability {self.varsortability:.2f}",
