@@ -18,7 +18,7 @@ import torch
 from causal.discovery.cells import read_cells
 from causal.discovery.draws import as_digraph
 
-_H, _RHO, _ROUNDS = 1e-8, 1e16, 100
+_H, _RHO, _ROUNDS, _FAR = 1e-8, 1e16, 100, 1e100
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -141,7 +141,8 @@ def _descend(X: np.ndarray, penalty: float) -> np.ndarray:
     rho, alpha, h = 1.0, 0.0, np.inf
 
     def constraint(W: np.ndarray) -> tuple[float, np.ndarray]:
-        E = expm(W * W)
+        with np.errstate(over="ignore", invalid="ignore"):  # trial steps may go far
+            E = np.nan_to_num(expm(W * W), nan=_FAR, posinf=_FAR)
         return float(np.trace(E) - d), E.T * W * 2
 
     def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
@@ -155,7 +156,8 @@ def _descend(X: np.ndarray, penalty: float) -> np.ndarray:
         return total, np.concatenate([(gradient + penalty).ravel(), (penalty - gradient).ravel()])
 
     bounds = [(0.0, 0.0 if i == j else None) for _ in range(2) for i in range(d) for j in range(d)]
-    w = np.zeros(2 * d * d)
+    w = 0.1 * np.random.default_rng(0).random(2 * d * d)  # at zero, both ways of an arrow tie
+    w[[k for k, bound in enumerate(bounds) if bound[1] == 0.0]] = 0.0
     for _ in range(_ROUNDS):
         while rho < _RHO:
             new = minimize(objective, w, method="L-BFGS-B", jac=True, bounds=bounds).x
