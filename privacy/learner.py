@@ -153,7 +153,7 @@ class PrivateLearner:
         """Takes optimiser, schedule and averages up again; `renew` must follow."""
         self.optimiser.load_state_dict(state["optimiser"])
         if isinstance(self.clip, AdaptiveClip):
-            self._set_bound(state["clip"])
+            self._set_bound(state.get("clip", self.release.clip))
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
