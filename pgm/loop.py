@@ -128,7 +128,7 @@ class Training:
         checkpoint: a file to write to, and to resume from where it exists.
         checkpoint_every: updates between checkpoints.
         compile: whether steps are recorded and replayed without Python (`pgm.traced`): False runs
-            the program each time, "auto" compiles from 3000 steps on, True always; or "inductor",
+            the program each time, "auto" compiles from 8000 steps on, True always; or "inductor",
             "ts", "graph", "eager". In the first epoch the program itself is run, with all checks.
             Nothing but the step itself may change the model in between.
         source: minibatches, instead of the shuffled ones of `data`.
@@ -185,10 +185,11 @@ class Training:
             "clip": clip,
             "ema": ema,
         }
-        make = learner or _descend(objective, compile, descent)
+        self.evaluate_every = evaluate_every or len(self.source)
+        sure = self.total if patience is None else patience * self.evaluate_every
+        make = learner or _descend(objective, compile, descent, sure=sure)
         self.learner = make(model, self.source, self.total)
         self.objective = objective
-        self.evaluate_every = evaluate_every or len(self.source)
         self.patience, self.checkpoint_every = patience, checkpoint_every
         self.checkpoint = Path(checkpoint) if checkpoint is not None else None
         self.stream = Stream(self.seed)
@@ -292,17 +293,21 @@ class Training:
 
 
 def _descend(
-    objective: Objective, compile: Compile, options: dict[str, Any]
+    objective: Objective, compile: Compile, options: dict[str, Any], *, sure: int
 ) -> Callable[[Model, Source, int], Learner]:
-    """Makes the update rule that follows the gradient, replayed where that is asked for."""
+    """Makes the update rule that follows the gradient, replayed where that is asked for.
+
+    `sure` is the number of updates below which the run does not stop by itself.
+    """
 
     def make(model: Model, source: Source, total: int) -> Learner:
         known = {"size": source.size, "steps": total, **options}
-        later = max(0, total - len(source))  # the first epoch is not replayed
+        later = max(0, min(sure, total) - len(source))  # the first epoch is not replayed
         backend = choose(compile, steps=later, device=model.device)
         if backend == "eager":
             return GradientLearner(model, objective, **known)
-        return TracedLearner(model, objective, backend=backend, told=compile != "auto", **known)
+        known |= {"rest": later // len(source), "told": compile != "auto"}
+        return TracedLearner(model, objective, backend=backend, **known)
 
     return make
 

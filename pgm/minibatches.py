@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from pgm.batch import Batch, move, rows_of, take
+from pgm.batch import Batch, move, rows_of
 from pgm.model import Model
 from pgm.randomness import seeded
 from pgm.verb import prepare
@@ -72,7 +72,8 @@ class Memory:
         order = torch.randperm(rows_of(self.batch), generator=generator)
         for index in order.split(self.batch_size)[skip:]:
             rows = index.to(next(iter(self.batch.values())).device)
-            yield move(take(self.batch, rows), device=self.device, dtype=self.dtype)
+            chosen = Batch({k: v.index_select(0, rows) for k, v in self.batch.items()})
+            yield move(chosen, device=self.device, dtype=self.dtype)
 
 
 class Loaded:

@@ -25,8 +25,9 @@ from pgm.tracing.optimisers import clipped, rate_of, update_of
 Compile = bool | Literal["auto"] | Backend
 """Whether, and by what, steps are replayed; "auto" where they repay the compilation."""
 
-REPAID = 3000
-"""Updates after which a compiled step has repaid its compilation: see `benchmarks/traced.py`."""
+REPAID = 8000
+"""Updates after which a compiled step has repaid its compilation: on two cores, the examples of the
+families took 2600 to 9200 for a minibatch size."""
 
 
 class TraceWarning(UserWarning):
@@ -43,17 +44,20 @@ class TracedLearner(GradientLearner):
     Args:
         *args: as in `GradientLearner`.
         backend: what replays the steps.
+        rest: updates with the rest of an epoch, whose record is another one.
         told: whether a fall-back to the program is warned of.
         **options: as in `GradientLearner`.
 
     Attributes:
+        layouts: records kept: of full minibatches, and of the rest of an epoch if it comes often.
         why: why the program itself is run; None if steps are replayed.
         seconds: what recording and compiling took so far.
     """
 
-    def __init__(self, *args: Any, backend: Backend, told: bool, **options: Any) -> None:
+    def __init__(self, *args: Any, backend: Backend, rest: int, told: bool, **options: Any) -> None:
         super().__init__(*args, **options)
         self.backend, self.told = backend, told
+        self.layouts = 2 if told or rest >= REPAID else 1
         self.why: str | None = None
         self.seconds = 0.0
         self._replays: dict[Any, Replay] = {}
@@ -79,7 +83,7 @@ class TracedLearner(GradientLearner):
     def _replay(self, batch: Batch) -> "Replay | None":
         layout = tuple((name, value.shape, value.dtype) for name, value in batch.items())
         if layout not in self._replays:
-            if len(self._replays) == _LAYOUTS:
+            if len(self._replays) == self.layouts:
                 return None
             try:
                 self._replays[layout] = Replay(self, batch)
@@ -100,8 +104,6 @@ class TracedLearner(GradientLearner):
 
 
 _SEED = 3
-_LAYOUTS = 2
-"""Records kept: for full minibatches, and for the rest of an epoch."""
 
 
 class Replay:

@@ -297,6 +297,19 @@ def test_a_program_that_changes_later_stops_the_run() -> None:
         run(Logistic, logistic_data(), "graph", objective=Annealed(10), steps=50)
 
 
+def test_auto_keeps_a_second_record_only_where_it_comes_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pgm.traced.REPAID", 3)
+    monkeypatch.setattr("pgm.traced.best_backend", lambda: "graph")
+    few, _ = run(Logistic, logistic_data(), "auto", batch_size=30, steps=6)
+    often, _ = run(Logistic, logistic_data(), "auto", batch_size=30, steps=10)
+    stopped, _ = run(Logistic, logistic_data(), "auto", steps=10, validation=0.1, patience=2)
+    assert len(few.learner._replays) == 1
+    assert len(often.learner._replays) == 2
+    assert not isinstance(stopped.learner, TracedLearner)
+
+
 def test_auto_says_in_the_record_why_it_did_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgm.traced.REPAID", 3)
     record = pgm.fit(Peeking(), logistic_data(), steps=5, seed=0, batch_size=50, progress=False)

@@ -111,12 +111,28 @@ def _inductor(graph: GraphModule, inputs: Sequence[Tensor]) -> Program:
     """
     import torch._inductor
 
+    _use_matrix_products(graph)
     options = {"fallback_random": True, "compile_threads": 1, "size_asserts": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         compiled = torch._inductor.compile(graph, list(inputs), options=options)
     program: Program = compiled
     return program
+
+
+def _use_matrix_products(graph: GraphModule) -> None:
+    """Matrix times vector as the library's product, which inductor would write as a loop."""
+    aten = torch.ops.aten
+    for node in list(graph.graph.nodes):
+        if node.target is aten.mv.default:
+            matrix, vector = node.args
+            with graph.graph.inserting_before(node):
+                column = graph.graph.call_function(aten.unsqueeze.default, (vector, 1))
+                product = graph.graph.call_function(aten.mm.default, (matrix, column))
+                result = graph.graph.call_function(aten.squeeze.dim, (product, 1))
+            node.replace_all_uses_with(result)
+            graph.graph.erase_node(node)
+    graph.recompile()
 
 
 def _script(graph: GraphModule, inputs: Sequence[Tensor]) -> Program:
