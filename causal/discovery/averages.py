@@ -88,7 +88,8 @@ def average_effect(
     assert question is not None
     worlds = torch.stack(found)[:, :, None, :]
     source = _source(posterior, len(graphs), draws, fit)
-    return _answer(question, worlds, confidence, source, _remarks(posterior, outcome, do), notes)
+    remarks = _remarks(posterior, outcome, do, seed)
+    return _answer(question, worlds, confidence, source, remarks, notes)
 
 
 def _models(
@@ -187,6 +188,12 @@ def _source(posterior: "GraphPosterior", graphs: int, draws: int, fit: Fit | Non
     return f"the posterior of graphs ({graphs} different in {draws} draws) {what}"
 
 
-def _remarks(posterior: "GraphPosterior", outcome: str, do: Mapping[str, Any]) -> tuple[str, ...]:
-    paths = [f"P({x} is a cause of {outcome}) = {posterior.ancestor(x, outcome)}" for x in do]
+def _remarks(
+    posterior: "GraphPosterior", outcome: str, do: Mapping[str, Any], seed: int
+) -> tuple[str, ...]:
+    paths = [
+        f"P({x} is a cause of {outcome}) = {posterior.ancestor(x, outcome, seed=seed)}"
+        for x in do
+        if x in posterior.names
+    ]
     return (*paths, "rests on no unseen common cause, no cycle, and the prior of the graphs")

@@ -108,4 +108,4 @@ def _last(sums: Tensor, total: Tensor, sets: Tensor, n: int) -> Float[Tensor, "k
 
 def needed(n: int) -> float:
     """The memory that the sums need at once, in GiB: A, a copy while it is summed, and sets."""
-    return (2.5 * n + 12) * 8 * math.ldexp(1.0, n - 30)
+    return (3 * n + 14) * 8 * math.ldexp(1.0, n - 30)

@@ -106,7 +106,14 @@ def check_apart(
 
 
 def take_column(data: Any, clamped: Any) -> tuple[Any, Any]:
-    """The data without the column of targets that `clamped` names, and that column's names."""
+    """The data without what says which nodes were set, and what it says.
+
+    That is the column that `clamped` names, or `clamped` in a batch, as `SCM` takes it.
+    """
+    if isinstance(data, Mapping) and "clamped" in data:
+        if clamped is not None:
+            raise ValueError("clamped came twice: beside the data, and in it. Pass one of them.")
+        return {name: x for name, x in data.items() if name != "clamped"}, data["clamped"]
     if not isinstance(clamped, str):
         return data, clamped
     if clamped not in data:

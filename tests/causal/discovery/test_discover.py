@@ -99,6 +99,8 @@ def test_targets_come_in_every_form(sachs: Dataset) -> None:
         pd.DataFrame(clamped.numpy(), columns=names),
     ]
     edges = [discover(frame, clamped=form, max_parents=2).edges for form in forms]
+    batch = {n: torch.tensor(frame[n].cat.codes.to_numpy(copy=True)).long() for n in names}
+    edges.append(discover({**batch, "clamped": clamped}, max_parents=2).edges)
     edges.append(discover(frame.assign(INT=label), clamped="INT", max_parents=2).edges)
     for other in edges[1:]:
         assert torch.equal(edges[0], other)
