@@ -60,7 +60,7 @@ def test_auroc_is_that_of_the_best_ranking(classifier: Any) -> None:
     found = train_on_synthetic(rows(3000), rows(2000), "dose", SCHEMA, classifier=classifier)
     assert found.auroc == pytest.approx(0.8556, abs=0.035)
     assert found.rows == (3000, 2000) and 0.005 < found.error < 0.012
-    assert "tested on 2000 real: AUROC 0.8" in str(found)
+    assert "tested on 2000 real ones: AUROC 0.8" in str(found)
 
 
 def test_the_error_is_hanley_and_mcneils() -> None:

@@ -62,7 +62,7 @@ class Transfer:
     Attributes:
         auroc: area under the ROC curve on the real rows; 0.5 is guessing.
         error: its standard error (Hanley & McNeil 1982).
-        rows: synthetic rows trained on, and real rows tested on.
+        rows: trained on, and real rows tested on.
     """
 
     auroc: float
@@ -72,7 +72,7 @@ class Transfer:
     def __str__(self) -> str:
         n, m = self.rows
         return (
-            f"trained on {n} synthetic rows, tested on {m} real: "
+            f"trained on {n} rows, tested on {m} real ones: "
             f"AUROC {self.auroc:.3f} ± {self.error:.3f}"
         )
 
