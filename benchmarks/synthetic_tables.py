@@ -1,8 +1,9 @@
 """Adult at epsilon 1: a synthetic table, its marginals, and what a classifier learns from it.
 
 26,000 rows go in and 6,561 are held out; the table is drawn at delta 1e-9, three times with other
-noise. "pairs" is the total variation distance of all 105 pairs of columns, numbers cut into 20 cells
-at quantiles; AUROC is on the held-out rows, which no table has seen. The real rows are the bound.
+noise. "pairs" is the total variation distance of all 105 pairs of columns, numbers cut into 20
+cells at quantiles; AUROC is on the held-out rows, which no table has seen. The real rows are the
+bound. To reach: pairs at most .07, AUROC .83 or more (what MST has).
 
 Reads tabular/adult.tsv (UCI Adult, levels as numbers) below $HOTPLATE_DATA.
 """
@@ -55,9 +56,7 @@ def main() -> None:
             train, schema=kinds, epsilon=EPSILON, delta=DELTA, missing=MISSING, seed=seed
         )
         seconds = time.process_time() - start
-        print(
-            f"seed {seed}{'':6}{seconds:8.1f}{line(train, made.frame, test, kinds)}", flush=True
-        )
+        print(f"seed {seed}{'':6}{seconds:8.1f}{line(train, made.frame, test, kinds)}", flush=True)
 
 
 def line(train: pd.DataFrame, table: pd.DataFrame, test: pd.DataFrame, kinds: Schema) -> str:

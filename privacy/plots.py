@@ -55,7 +55,9 @@ def utility(
     name = f"mean of {' to '.join(map(str, {repeats[0]: 0, repeats[-1]: 0}))} repeats"
     ax.plot(epsilons, means, color=INK, label=name)
     ax.fill_between(epsilons, means - half, means + half, color=INK, alpha=0.12, linewidth=0)
-    for style, (name, score) in zip(("--", ":", "-.") * 9, (references or {}).items(), strict=False):
+    for style, (name, score) in zip(
+        ("--", ":", "-.") * 9, (references or {}).items(), strict=False
+    ):
         ax.axhline(score, linestyle=style, color=ACCENT, label=name)
     ax.set_xscale("log")
     ax.set_xticks(epsilons, [f"{e:g}" for e in epsilons])

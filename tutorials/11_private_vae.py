@@ -79,8 +79,8 @@ figure.savefig("utility.png", dpi=120)
 assert max(scores[0.3]) < min(scores[10.0]) < references["without privacy"]
 
 # %% [markdown]
-# A digit drawn from a private model is anyone's. So is everything else that is computed from it, and
-# each answer says so: what epsilon covers is the model, and all that follows from it.
+# A digit drawn from a private model is anyone's. So is everything else that is computed from it,
+# and each answer says so: what epsilon covers is the model, and all that follows from it.
 
 # %%
 drawn = pgm.sample(run.model, 8, seed=0)
