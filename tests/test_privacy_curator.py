@@ -179,6 +179,17 @@ def test_a_row_is_in_one_part_of_each_depth(ages: list[int], added: int, seed: i
         assert outer[0] <= inner[0] and inner[1] <= outer[1]  # one inside the other: other depths
 
 
+def test_zero_and_the_upper_bound_of_a_count_have_cells_of_their_own() -> None:
+    age = Cells("age", Count(upper=99), None)
+    rows = pd.DataFrame({"age": [0] * 30 + [20] * 10 + [50] * 20 + [99] * 40})
+    cuts = curator(rows, age=age).cuts(age, depth=2, epsilon=50.0)
+    labels = Cells("age", Count(upper=99), cuts).labels
+    assert labels[0] == "0" and labels[-1] == "99" and 4 <= len(labels) <= 6
+    few = Cells("few", Count(upper=2), None)
+    found = curator(pd.DataFrame({"few": [0, 1, 2]}), few=few).cuts(few, depth=1, epsilon=1.0)
+    assert found == (1.0, 2.0)
+
+
 def test_more_uses_than_planned_are_an_error() -> None:
     asked = curator(table(20), uses=1)
     asked.measure(("drug",), sigma=1.0)

@@ -46,12 +46,21 @@ schema = pgm.Schema(
 
 # %% [markdown]
 # All that is asked is planned before the first question, and entered in the ledger of these rows:
-# where earnings are cut into cells, the columns, which pairs to ask for, the pairs. The seed is
-# fixed here so that the page repeats. On data that are secret, leave it out.
+# where earnings are cut into cells, the columns, which pairs to ask for, the pairs. Where ages are
+# cut is declared, and costs nothing: men from 16 on were asked. The seed is fixed here so that the
+# page repeats. On data that are secret, leave it out.
 
 # %%
 ledger = privacy.Ledger()
-made = privacy.synthesize(train, schema=schema, epsilon=1.0, delta=1e-6, ledger=ledger, seed=0)
+made = privacy.synthesize(
+    train,
+    schema=schema,
+    epsilon=1.0,
+    delta=1e-6,
+    edges={"age": range(16, 56, 2)},
+    ledger=ledger,
+    seed=0,
+)
 print(made)
 print(made.frame.head())
 
@@ -67,7 +76,7 @@ for name, table in (("real", train), ("synthetic", made.frame)):
     print(f"{name}: {table_distances(test, table, schema, bins=10)}")
     print(f"  {train_on_synthetic(table, test, 'working', schema, classifier='logistic')}")
 spread = table_distances(test, made.frame, schema, bins=10)
-assert spread.mean < 0.12
+assert spread.mean < 0.08
 
 # %% [markdown]
 # ## What may be done with it

@@ -1,8 +1,9 @@
 """How the columns of a table are cut into cells: a finite domain that no row was asked for.
 
 Levels and bounds come from the `Schema`. A column of numbers is cut between its bounds, at edges
-that are declared or that were found privately; a count of zero, the commonest of counts, has a cell
-of its own. A missing cell is a level like any other where the column is declared to have some.
+that are declared or that were found privately; then zero and the upper bound of a count, at which
+many rows may be, have cells of their own. A missing cell is a level like any other where the column
+is declared to have some.
 """
 
 from collections.abc import Mapping, Sequence

@@ -76,6 +76,8 @@ class Curator:
     def cuts(self, column: Cells, *, depth: int, epsilon: float) -> tuple[float, ...]:
         """Cuts of a column of numbers into 2**depth cells with about as many rows in each.
 
+        Zero and the upper bound of a count, where many rows may be, have cells of their own.
+
         Args:
             column: whose bounds are known.
             depth: how often it is halved; a use for each.
@@ -85,9 +87,10 @@ class Curator:
         x = np.sort(self._numbers[column.name])
         lower, upper = column.bounds
         whole = isinstance(column.kind, Count)
-        found = [1.0] if whole else []
-        parts = [(max(lower, 1.0) if whole else lower, upper, x[x >= 1] if whole else x)]
-        parts = [(a, b, inside[~np.isnan(inside)]) for a, b, inside in parts]
+        found: list[float] = []
+        if whole:
+            found, lower, upper = [1.0, upper], 1.0, upper - 1
+        parts = [(lower, upper, x[(x >= lower) & (x <= upper)])]
         for _ in range(depth):
             halves = []
             for a, b, inside in parts:

@@ -63,6 +63,7 @@ def synthesize(
         missing: the columns that may have missing cells, from what is known beforehand.
         edges: by column of numbers the inner edges of its cells, or a number of equal cells between
             its bounds; other columns are cut privately into cells with about as many rows in each.
+            Inside a cell, numbers are drawn uniformly.
         bins: how many cells a column that is cut privately gets, a power of two.
         pairs: marginals of two columns that are measured; by default 3 for every 2 columns.
         largest: cells of all cliques of exact inference together: what time and memory go with.
