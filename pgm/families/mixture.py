@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pyro
 import pyro.distributions as dist
 import torch
-from jaxtyping import Bool, Float, Int, Real
+from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +22,7 @@ from pgm.batch import SEEN, Batch, as_batch, cells, chunks
 from pgm.data import load
 from pgm.families import Example
 from pgm.inference import normal
+from pgm.inference.clusters import kmeans
 from pgm.model import Model, rows
 from pgm.objectives import objective
 from pgm.randomness import fresh_seed, seeded
@@ -145,7 +146,7 @@ class GaussianMixture(Model):
         x = _complete_rows(x, components)
         with seeded(0):
             model = cls(x.shape[1], components, covariance=covariance, floor=floor).to(x)
-        label = _clusters(x, components, fresh_seed() if seed is None else seed)
+        label = kmeans(x, components, fresh_seed() if seed is None else seed)
         member = F.one_hot(label, components).to(x)
         count = member.sum(0)
         means = member.T @ x / count.clamp(min=1).unsqueeze(-1)
@@ -290,13 +291,6 @@ def _pieces(model: GaussianMixture, batch: Batch, times: int = 1) -> Any:
 def _are_probabilities(k: Tensor) -> bool:
     k = k.to(torch.get_default_dtype())
     return bool((k >= 0).all() and ((k.sum(-1) - 1).abs() < 1e-3).all())
-
-
-def _clusters(x: Float[Tensor, "n d"], components: int, seed: int) -> Int[Tensor, " n"]:
-    from sklearn.cluster import KMeans
-
-    found = KMeans(components, n_init=4, random_state=seed % 2**32).fit(x.detach().cpu().numpy())
-    return torch.from_numpy(found.labels_).to(x.device, torch.int64)
 
 
 def _set_covariance(model: GaussianMixture, within: Float[Tensor, "d d"]) -> None:
