@@ -87,7 +87,7 @@ class TracedLearner(GradientLearner):
                 return None
             try:
                 self._replays[layout] = Replay(self, batch)
-            except Untraceable as reason:
+            except (Untraceable, ImportError) as reason:  # another torch has other entry points
                 self._fall_back(str(reason))
                 return None
             self.seconds += self._replays[layout].trace.seconds

@@ -172,3 +172,15 @@ def test_clipping_is_that_of_torch() -> None:
     found = clipped([3 * X, -5 * Y], 0.7)
     nn.utils.clip_grad_norm_([a, b], 0.7)
     torch.testing.assert_close(found, [a.grad, b.grad])
+
+
+def test_a_replay_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program(x: Tensor) -> tuple[Tensor, ...]:
+        return (x.exp(), x.cos())
+
+    def wrong(graph: Any, *_: Any) -> Any:
+        return lambda x: (x.exp(), x.cos() + 0.01)
+
+    monkeypatch.setattr("pgm.tracing.program.run", wrong)
+    with pytest.raises(Untraceable, match="differs from the program under the same seed, by up to"):
+        trace(program, [X], [Y], backend="graph")

@@ -98,9 +98,11 @@ def record(program: Program, inputs: Sequence[Tensor], other: Sequence[Tensor]) 
     _check_mutations(first)
     if difference := compare(first, second):
         raise Untraceable(f"the program is not the same each time: {difference}")
-    with seeded(1):
-        pure = functional(first, _copies(inputs))
-    return simplify(pure)
+    try:
+        with seeded(1):
+            return simplify(functional(first, _copies(inputs)))
+    except Exception as error:
+        raise Untraceable(f"its record cannot be simplified: {_first_line(error)}") from error
 
 
 def compile_record(graph: GraphModule, backend: Backend, inputs: Sequence[Tensor]) -> Program:
