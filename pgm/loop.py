@@ -128,7 +128,7 @@ class Training:
         checkpoint: a file to write to, and to resume from where it exists.
         checkpoint_every: updates between checkpoints.
         compile: whether steps are recorded and replayed without Python (`pgm.traced`): False runs
-            the program each time, "auto" compiles from 8000 steps on, True always; or "inductor",
+            the program each time, "auto" compiles from 15000 steps on, True always; or "inductor",
             "ts", "graph", "eager". In the first epoch the program itself is run, with all checks.
             Nothing but the step itself may change the model in between.
         source: minibatches, instead of the shuffled ones of `data`.

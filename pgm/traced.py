@@ -25,9 +25,9 @@ from pgm.tracing.optimisers import clipped, rate_of, update_of
 Compile = bool | Literal["auto"] | Backend
 """Whether, and by what, steps are replayed; "auto" where they repay the compilation."""
 
-REPAID = 8000
-"""Updates after which a compiled step has repaid its compilation: on two cores, the examples of the
-families took 2600 to 9200 for a minibatch size."""
+REPAID = 15_000
+"""Updates after which a compiled step has repaid its compilation. On two busy cores the examples of
+the families took 2600 to 9200, and 14000 where it was the first that the process compiled."""
 
 
 class TraceWarning(UserWarning):
