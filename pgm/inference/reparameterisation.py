@@ -104,26 +104,22 @@ class NonCentred(Handled):
         self.sites = tuple(sites)
 
     def handler(self, program: str) -> AbstractContextManager[Any]:
-        """Takes location and scale out of the sites."""
-        config: dict[str, Any] = {}
-        for name in self.sites:
-            config[name] = _Outside(name)
-            config[f"{name}_base"] = LocScaleReparam(0.0)
-        return _Reparam(config)
-
-    def guide(self, n: int, **data: Any) -> Any:
-        """There is none for the sites as they are now.
+        """Takes location and scale out of the sites.
 
         Raises:
             Unsupported: the guide of the base speaks of the sites as they were.
         """
-        if self.base.latent:
+        if program == "guide" and self.base.latent:
             raise Unsupported(
                 f"The guide of {type(self.base).__name__} proposes {', '.join(self.sites)} as the "
                 "program draws them, and not as standard noise. Use pgm.inference.mcmc, which "
                 "needs no guide, or fit the model as it was."
             )
-        return None
+        config: dict[str, Any] = {}
+        for name in self.sites:
+            config[name] = _Outside(name)
+            config[f"{name}_base"] = LocScaleReparam(0.0)
+        return _Reparam(config)
 
     def extra_repr(self) -> str:
         """The sites."""
