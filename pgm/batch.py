@@ -56,7 +56,11 @@ def as_batch(data: Any, *, schema: Schema | None = None) -> Batch:
     for name, value in tensors.items():
         if name.endswith(SEEN) and name.removesuffix(SEEN) in tensors:
             continue
-        if name + SEEN not in tensors and name not in hidden and _is_plain(value):
+        if (
+            name + SEEN not in tensors
+            and name not in hidden
+            and (not value.is_floating_point() or is_finite(value))
+        ):
             batch[name] = value
             continue
         batch.update(_fill(name, value, _seen(name, value, tensors, hidden)))
@@ -81,6 +85,11 @@ def check_rows(tensors: Mapping[str, Tensor]) -> None:
         )
 
 
+def is_finite(x: Tensor) -> bool:
+    """Whether all cells of a floating-point tensor are finite; their sum tells at once if it is."""
+    return math.isfinite(x.detach().sum().item()) or bool(torch.isfinite(x).all())
+
+
 def rows_of(batch: Mapping[str, Tensor]) -> int:
     """The number of rows of a batch."""
     return len(next(iter(batch.values())))
@@ -100,9 +109,13 @@ def repeat(batch: Mapping[str, Tensor], times: int) -> Batch:
 
 def move(batch: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype) -> Batch:
     """The batch on a device; its floating-point tensors in `dtype`."""
-    return Batch(
-        {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in batch.items()}
-    )
+
+    def moved(x: Tensor) -> Tensor:
+        wanted = dtype if x.is_floating_point() else x.dtype
+        there = x.dtype == wanted and x.device == device
+        return x if there else x.to(device, wanted)
+
+    return Batch({name: moved(x) for name, x in batch.items()})
 
 
 def split(batch: Batch, fraction: float, *, seed: int) -> tuple[Batch, Batch]:
@@ -199,11 +212,6 @@ def _tensor(name: str, value: Any) -> Tensor:
     if tensor.dim() == 0:
         raise ValueError(f"Data for {name!r} are a single number; rows come first: shape (n, ...).")
     return tensor
-
-
-def _is_plain(value: Tensor) -> bool:
-    """Whether all cells are finite, told by their sum, which one pass makes; if in doubt, no."""
-    return not value.is_floating_point() or math.isfinite(value.detach().sum().item())
 
 
 def _hidden(array: np.ma.MaskedArray) -> Tensor:

@@ -25,6 +25,7 @@ from causal.outcomes import categories, check_levels, is_binary
 from causal.shifts import Shifted
 from causal.structural import Arrow, Structural, rewired
 from pgm import Model, Schema
+from pgm.batch import is_finite
 from pgm.schema.columns import listing, suggestion
 from pgm.sites import Site
 
@@ -254,7 +255,7 @@ def encode(model: Model, name: str, value: Any) -> Action:
             "Distribution of Pyro or a function of the parents; labels are understood where the "
             "model has a schema for the column."
         )
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+    if value.is_floating_point() and not is_finite(value):
         raise ValueError(
             f"do({name}=...) holds values that are not finite; nothing can be set to those."
         )
@@ -297,6 +298,8 @@ def _check_support(name: str, value: Tensor, x: Tensor, fn: Any) -> None:
         check_levels(name, value, k)
         return
     support = _fixed(fn)
+    if support is constraints.real:  # what is not finite has been refused
+        return
     if support is not None and not bool(support.check(x).all()):
         warnings.warn(
             f"do({name}=...) sets a value outside the support of the site's {type(fn).__name__} "
