@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 R_HAT = 1.01
 ESS_PER_CHAIN = 100
 """Vehtari et al. (2021), sec. 4: beyond these, estimates and diagnostics are not reliable."""
+_CHAINS = 4
+"""Beyond so many, chains are shorter, and the effective draws of all of them count."""
 E_BFMI = 0.3
 K_HAT = 0.7
 
@@ -78,8 +80,10 @@ def summary(posterior: Posterior) -> "pandas.DataFrame":
 
 def problems(posterior: Posterior) -> tuple[str, ...]:
     """Reasons not to trust the draws, each with what to do; empty if there is none."""
-    if posterior.method == "variational":
+    if "log_weight" in posterior.sample_stats:
         return tuple(_far_guide(posterior))
+    if "energy" not in posterior.sample_stats:
+        return tuple(_chains(posterior))
     return (*_trajectories(posterior), *_chains(posterior))
 
 
@@ -306,8 +310,8 @@ def labels(name: str, shape: torch.Size) -> Iterator[str]:
 
 def _trajectories(posterior: Posterior) -> Iterator[str]:
     stats = posterior.sample_stats
-    divergent, cut = int(stats["diverging"].sum()), int(stats["reached_max_treedepth"].sum())
-    total = stats["diverging"].numel()
+    divergent, total = int(stats["diverging"].sum()), stats["diverging"].numel()
+    cut = int(stats["reached_max_treedepth"].sum()) if "reached_max_treedepth" in stats else 0
     if divergent:
         yield (
             f"{divergent} of {total} draws diverged: the chains cannot enter a part of the "
@@ -341,11 +345,12 @@ def _chains(posterior: Posterior) -> Iterator[str]:
             "latents that the data do not tell apart."
         )
     ess = table[["ess_bulk", "ess_tail"]].min(axis=1)
-    if float(ess.min()) < ESS_PER_CHAIN * chains:
+    enough = ESS_PER_CHAIN * min(chains, _CHAINS)
+    if float(ess.min()) < enough:
         yield (
-            f"The effective number of draws of {ess.idxmin()!s} is {ess.min():.0f}, below "
-            f"{ESS_PER_CHAIN} a "
-            "chain: its mean, quantiles and R-hat are not reliable. Raise draws."
+            f"The effective number of draws of {ess.idxmin()!s} is {ess.min():.0f}, below {enough} "
+            f"({ESS_PER_CHAIN} a chain, of {_CHAINS} chains at most): its mean, quantiles and "
+            "R-hat are not reliable. Raise draws."
         )
 
 

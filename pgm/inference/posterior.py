@@ -12,7 +12,9 @@ from pgm.model import Model
 if TYPE_CHECKING:
     import pandas
 
-Method = Literal["nuts", "variational"]
+Method = Literal[
+    "nuts", "chees", "nutpie", "variational", "laplace", "pathfinder", "smc", "sgld", "exact"
+]
 
 _SHOWN = 24
 """Rows of the table that are printed."""
@@ -32,8 +34,10 @@ class Posterior:
         model: the model, as it was passed.
         batch: the data it was conditioned on.
         seconds: how long it took.
-        method: "nuts" or "variational".
+        method: what drew them.
         dims: the names of the axes of each site after (chains, draws); the rows' is "rows".
+        remarks: what the reader must know of how it was computed: a fall-back, an interruption.
+        state: what the sampler needs to go on: see `pgm.inference.resume`.
     """
 
     draws: dict[str, Shaped[Tensor, "chains draws ..."]]
@@ -43,6 +47,8 @@ class Posterior:
     seconds: float
     method: Method
     dims: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    state: Any = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -73,7 +79,7 @@ class Posterior:
         lines = [f"{self!r} in {self.seconds:.1f} s", table.head(_SHOWN).to_string(**_FORMAT)]
         if len(table) > _SHOWN:
             lines.append(f"... and {len(table) - _SHOWN} more: posterior.summary() has all of them")
-        lines += [f"  * {problem}" for problem in self.problems()]
+        lines += [f"  * {text}" for text in (*self.remarks, *self.problems())]
         return "\n".join(lines + ([self.model.note] if self.model.note else []))
 
     def __repr__(self) -> str:

@@ -1,12 +1,10 @@
-"""What the chains learn together while they warm up: step size, trajectory length, scales.
+"""What the chains learn together while they warm up: step size and trajectory length.
 
     step size           dual averaging of log eps towards a mean acceptance (Nesterov 2009; Hoffman
                         & Gelman 2014, sec. 3.2), the harmonic mean over the chains
     trajectory length   stochastic ascent of ChEES, the expected change of the squared distance
                         from the mean, E[(|x' - E x'|^2 - |x - E x|^2)^2] / 4, in log T by Adam
                         (Hoffman, Radul & Sountsov 2021, sec. 3 and Alg. 1)
-    scales              s^2 = sqrt(var(u) / var(grad log p)), which is the sd of a normal target
-                        whether draws or gradients say so (Seyboldt, Carlson & Carpenter 2026)
 """
 
 import math
@@ -15,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pgm.inference.hmc.metric import Metric
 from pgm.inference.hmc.trajectory import Density, Move, State, move
 
 
@@ -78,14 +77,14 @@ class TrajectoryLength:
         return math.exp(self._mean)
 
     def update(
-        self, before: State, after: Move, scale: Tensor, time: float, largest: float
+        self, before: State, after: Move, metric: Metric, time: float, largest: float
     ) -> None:
         """Learns from a transition whose trajectories took `time`, a fraction of T.
 
         Hoffman et al. (2021), eq. 12: the gradient is weighted by the acceptance, and the mean over
         the chains stands for the expectation.
         """
-        x, end = before.u / scale, after.proposal.u / scale
+        x, end = metric.whiten(before.u), metric.whiten(after.proposal.u)
         weight = after.acceptance / after.acceptance.sum().clamp(min=1e-300)
         end = torch.where(after.acceptance.unsqueeze(1) > 0, end, 0.0)
         x, end = x - x.mean(0), end - weight @ end
@@ -102,69 +101,18 @@ class TrajectoryLength:
         self._mean += weight_of_now * (self._log_value - self._mean)
 
 
-class Scales:
-    """Variances of draws and gradients over all chains since the last `restart`."""
-
-    def __init__(self, d: int) -> None:
-        self.d = d
-        self.restart()
-
-    def restart(self) -> None:
-        """Forgets the draws so far."""
-        self.count = 0
-        self._u, self._gradient = _Variance(self.d), _Variance(self.d)
-
-    def update(self, state: State) -> None:
-        """Counts the points of all chains."""
-        self.count += len(state.u)
-        self._u.update(state.u)
-        self._gradient.update(state.gradient)
-
-    @property
-    def value(self) -> Float[Tensor, " d"]:
-        """sqrt(sd(u) / sd(gradient)), one a coordinate; draws alone where gradients are flat."""
-        return scale_of(self._u.value, self._gradient.value)
-
-
-def scale_of(variance: Tensor, variance_of_gradient: Tensor) -> Float[Tensor, " d"]:
-    """The scale of each coordinate, from the variances of draws and of gradients there."""
-    scale = (variance / variance_of_gradient).pow(0.25)
-    usable = scale.isfinite() & (scale > 0)
-    return torch.where(usable, scale, torch.ones_like(scale)).clamp(1e-10, 1e10)
-
-
-class _Variance:
-    """The variance of batches of points, by the update of Chan, Golub & LeVeque (1983)."""
-
-    def __init__(self, d: int) -> None:
-        self.count = 0
-        self.mean = torch.zeros(d, dtype=torch.float64)
-        self.squares = torch.zeros(d, dtype=torch.float64)
-
-    def update(self, x: Float[Tensor, "chains d"]) -> None:
-        n, mean = len(x), x.mean(0)
-        shift, total = mean - self.mean, self.count + n
-        self.squares += (x - mean).square().sum(0) + shift.square() * (self.count * n / total)
-        self.mean += shift * (n / total)
-        self.count = total
-
-    @property
-    def value(self) -> Tensor:
-        return self.squares / max(self.count - 1, 1)
-
-
 def harmonic_mean(acceptance: Float[Tensor, " chains"]) -> float:
     """Close to the smallest: one chain that is stuck counts (Hoffman et al. 2021, sec. 4)."""
     return float(1 / acceptance.clamp(min=1e-10).reciprocal().mean())
 
 
-def first_step_size(density: Density, state: State, scale: Tensor) -> float:
+def first_step_size(density: Density, state: State, metric: Metric) -> float:
     """A step whose single leapfrog is accepted half the time (Hoffman & Gelman 2014, Alg. 4)."""
     step = 1.0
     generator = torch.Generator().manual_seed(0)
     up: bool | None = None
     for _ in range(60):
-        accepted = float(move(density, state, step * scale, 1, generator).acceptance.mean()) > 0.5
+        accepted = float(move(density, state, metric, step, 1, generator).acceptance.mean()) > 0.5
         if up is None:
             up = accepted
         if accepted != up:

@@ -1,8 +1,8 @@
 """Leapfrog trajectories of many chains at once, and the Metropolis step at their ends.
 
-    H(u, v) = -log p(u) + |v|^2 / 2,   du/dt = s v,   dv/dt = s grad log p(u)
+    H(u, p) = -log pi(u) + p^T Sigma p / 2,   du/dt = Sigma p,   dp/dt = grad log pi(u)
 
-with a scale s for each coordinate, which is a diagonal mass 1 / s^2 (Neal 2011, sec. 5.4.2).
+with Sigma the metric, an inverse mass (Neal 2011, sec. 5.4).
 """
 
 from collections.abc import Callable
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from pgm.inference.hmc.metric import Metric
 
 Density = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From points (chains, d) to their log densities and gradients."""
@@ -41,7 +43,7 @@ class Move:
     Attributes:
         state: where they are afterwards.
         proposal: the ends of the trajectories.
-        velocity: there.
+        velocity: there, in the coordinates of the metric.
         acceptance: the probability of going there.
         energy: H at the start of the trajectory.
         diverging: whether H went astray on the way.
@@ -61,36 +63,43 @@ def evaluate(density: Density, u: Float[Tensor, "chains d"]) -> State:
 
 
 def leapfrog(
-    density: Density, state: State, v: Tensor, step: Float[Tensor, " d"], steps: int
+    density: Density,
+    state: State,
+    p: Float[Tensor, "chains d"],
+    metric: Metric,
+    step_size: float,
+    steps: int,
 ) -> tuple[State, Tensor]:
-    """The end of a trajectory of so many steps, of size `step` in each coordinate (step size s)."""
+    """The end of a trajectory of so many steps, and the momentum there."""
     u, log_p, gradient = state.u, state.log_p, state.gradient
-    v = torch.addcmul(v, step, gradient, value=0.5)
+    drift = metric.drift(step_size)
+    p = p.add(gradient, alpha=0.5 * step_size)
     for i in range(steps):
-        u = torch.addcmul(u, step, v)
+        u = u.addcmul(drift, p) if drift.dim() == 1 else u.addmm(p, drift)
         log_p, gradient = density(u)
-        v = torch.addcmul(v, step, gradient, value=0.5 if i == steps - 1 else 1.0)
-    return State(u, log_p, gradient), v
+        p = p.add(gradient, alpha=0.5 * step_size if i == steps - 1 else step_size)
+    return State(u, log_p, gradient), p
 
 
 def move(
     density: Density,
     state: State,
-    step: Float[Tensor, " d"],
+    metric: Metric,
+    step_size: float,
     steps: int,
     generator: torch.Generator,
 ) -> Move:
-    """Draws velocities, follows the trajectories and accepts their ends or stays."""
-    v = torch.randn(state.u.shape, generator=generator, dtype=state.u.dtype)
-    energy = 0.5 * v.square().sum(1) - state.log_p
-    proposal, velocity = leapfrog(density, state, v, step, steps)
+    """Draws momenta, follows the trajectories, and accepts their ends or stays."""
+    noise = torch.randn(state.u.shape, generator=generator, dtype=state.u.dtype)
+    energy = 0.5 * noise.square().sum(1) - state.log_p
+    proposal, p = leapfrog(density, state, metric.momentum(noise), metric, step_size, steps)
+    velocity = metric.velocity(p)
     error = 0.5 * velocity.square().sum(1) - proposal.log_p - energy
     error = torch.where(error.isfinite(), error, torch.inf)
     acceptance = error.neg().clamp(max=0.0).exp()
     uniform = torch.rand(acceptance.shape, generator=generator, dtype=acceptance.dtype)
-    accepted = uniform < acceptance
     return Move(
-        choose(accepted, proposal, state),
+        choose(uniform < acceptance, proposal, state),
         proposal,
         velocity,
         acceptance,

@@ -95,9 +95,9 @@ def _sound(normal: LowRankNormal, elbo: Tensor, top: State) -> LowRankNormal:
 
 
 def climb(
-    density: Density, u: Float[Tensor, "paths d"], *, steps: int
+    density: Density, u: Float[Tensor, "paths d"], *, steps: int, tolerance: float = 1e-3
 ) -> Iterator[tuple[State, InverseHessian]]:
-    """L-BFGS with backtracking along all paths at once; ends where no path gains any more."""
+    """L-BFGS with backtracking along all paths at once; ends where none gains `tolerance` nats."""
     state = evaluate(density, u)
     hessian = InverseHessian.start(*u.shape, MEMORY)
     direction = state.gradient / state.gradient.norm(dim=1, keepdim=True).clamp(min=1.0)
@@ -111,7 +111,7 @@ def climb(
         plain = state.gradient / state.gradient.norm(dim=1, keepdim=True).clamp(min=1.0)
         direction = torch.where(uphill & direction.isfinite(), direction, plain)
         yield state, hessian
-        if bool((gain <= 1e-6 + 1e-12 * state.log_p.abs()).all()):
+        if bool((gain <= tolerance).all()):
             return
 
 
