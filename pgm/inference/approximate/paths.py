@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pgm.inference.hmc.trajectory import Density, State, choose, evaluate
-from pgm.inference.normal.lowrank import InverseHessian, LowRankNormal
+from pgm.inference.approximate.lowrank import InverseHessian, LowRankNormal
 
 MEMORY = 6
 _ARMIJO = 1e-4
