@@ -17,18 +17,18 @@ from typing import Any
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 sys.path.extend(filter(None, os.environ.get("PEERS", "").split(os.pathsep)))
 
-import numpy as np  # noqa: E402
-import pyro  # noqa: E402
-import pyro.distributions as dist  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
 
-import pgm  # noqa: E402
-from pgm.data import load  # noqa: E402
-from pgm.families.hierarchical import Hierarchical  # noqa: E402
-from pgm.inference.hmc.chees import start  # noqa: E402
-from pgm.inference.precision import double  # noqa: E402
-from pgm.inference.traced import log_density  # noqa: E402
+import pgm
+from pgm.data import load
+from pgm.families.hierarchical import Hierarchical
+from pgm.inference.hmc.chees import start
+from pgm.inference.precision import double
+from pgm.inference.traced import log_density
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 Side = Callable[[int], "Cost"]
@@ -124,7 +124,9 @@ def numpyro_nuts(
     import jax
     import numpyro
 
-    arrays = {k: v.double().numpy() if v.is_floating_point() else v.numpy() for k, v in data.items()}
+    arrays = {
+        k: v.double().numpy() if v.is_floating_point() else v.numpy() for k, v in data.items()
+    }
     kernel = numpyro.infer.NUTS(twin)
 
     def step(state: Any, _: Any) -> Any:
@@ -194,9 +196,7 @@ def pyro_nuts(model: pgm.Model, data: dict[str, Tensor], _: Any) -> Side:
         with double(model, pgm.as_batch(data)) as (precise, batch), pgm.seeded(seed):
             density = log_joint(precise, batch)
             kernel = NUTS(potential_fn=lambda z: -density(z["u"]))
-            mcmc = MCMC(
-                kernel, 60, 60, initial_params={"u": density.start()}, disable_progbar=True
-            )
+            mcmc = MCMC(kernel, 60, 60, initial_params={"u": density.start()}, disable_progbar=True)
             before = time.process_time()
             mcmc.run()
             seconds = time.process_time() - before

@@ -5,18 +5,23 @@ from pgm.inference.checks import loo_pit, predictive_check
 from pgm.inference.comparison import compare, loo
 from pgm.inference.diagnosis import diagnose
 from pgm.inference.diagnostics import pareto_k, summary
+from pgm.inference.hmc import chees
+from pgm.inference.improper import ImproperPosterior
 from pgm.inference.mcmc import mcmc
 from pgm.inference.posterior import InferenceWarning, Posterior
 from pgm.inference.reparameterisation import reparameterise
+from pgm.inference.resumption import resume
 from pgm.inference.sensitivity import sensitivity
 from pgm.inference.unconstrained import BadStart
 from pgm.inference.variational import variational
 
 __all__ = [
     "BadStart",
+    "ImproperPosterior",
     "InferenceWarning",
     "Posterior",
     "calibrate",
+    "chees",
     "compare",
     "diagnose",
     "loo",
@@ -26,6 +31,7 @@ __all__ = [
     "predictive_check",
     "refitted",
     "reparameterise",
+    "resume",
     "sensitivity",
     "summary",
     "variational",

@@ -6,7 +6,6 @@ latents marked for enumeration are summed out, so that the chains run over what 
 """
 
 import time
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +15,11 @@ from jaxtyping import Float
 from pyro.infer import NUTS
 from torch import Tensor
 
-from pgm.inference.posterior import InferenceWarning, Posterior
+from pgm.inference.constrain import constrain
+from pgm.inference.posterior import Posterior
 from pgm.inference.precision import double
-from pgm.inference.runs import axes, latents, read
+from pgm.inference.progress import bar, warn
+from pgm.inference.runs import read
 from pgm.inference.unconstrained import LogJoint, log_joint
 from pgm.model import Model
 from pgm.randomness import fresh_seed, seeded
@@ -89,17 +90,17 @@ def mcmc(
     options = {"target_accept_prob": target_accept, "full_mass": dense_mass}
     with (
         double(model, batch) as (precise, rows),
-        _bar(chains * (warmup + draws), shown=progress) as bar,
+        bar(chains * (warmup + draws), shown=progress) as progress_bar,
         seeded(base),
     ):
         density = log_joint(precise, rows)
         sampled = []
         for i, seed_of_chain in enumerate(_seeds(base, chains)):
-            bar.set_description(f"{type(model).__name__}, chain {i + 1} of {chains}")
+            progress_bar.set_description(f"{type(model).__name__}, chain {i + 1} of {chains}")
             kernel = _Kernel(density, max_tree_depth=max_tree_depth, **options)
             with seeded(seed_of_chain):
-                sampled.append(_chain(kernel, draws, warmup, bar))
-        values, dims = _constrain(density, torch.stack([chain.u for chain in sampled]))
+                sampled.append(_chain(kernel, draws, warmup, progress_bar))
+        values, dims = constrain(density, torch.stack([chain.u for chain in sampled]))
     posterior = Posterior(
         draws=values,
         sample_stats=_stack([chain.stats for chain in sampled]),
@@ -109,9 +110,7 @@ def mcmc(
         method="nuts",
         dims=dims,
     )
-    for problem in posterior.problems():
-        warnings.warn(problem, InferenceWarning, stacklevel=2)
-    return posterior
+    return warn(posterior)
 
 
 @dataclass
@@ -155,7 +154,7 @@ class _Kernel(NUTS):
         return r, r_unscaled
 
 
-def _chain(kernel: _Kernel, draws: int, warmup: int, bar: Any) -> _Chain:
+def _chain(kernel: _Kernel, draws: int, warmup: int, progress_bar: Any) -> _Chain:
     """Runs one chain from a random start."""
     kernel.initial_params = {"u": kernel.density.start()}
     with pyro.poutine.block():
@@ -163,14 +162,14 @@ def _chain(kernel: _Kernel, draws: int, warmup: int, bar: Any) -> _Chain:
         z = kernel.initial_params
         for _ in range(warmup):
             z = kernel.sample(z)
-            bar.update()
+            progress_bar.update()
         u, stats = [], []
         for i in range(draws):
             before = kernel.potential, kernel.mean_acceptance * i, kernel.gradients
             z = kernel.sample(z)
             u.append(z["u"].detach())
             stats.append(_statistics(kernel, i, *before))
-            bar.update()
+            progress_bar.update()
     divergent = set(kernel.diagnostics()["divergences"])
     columns = {name: torch.tensor([row[name] for row in stats]) for name in stats[0]}
     columns["diverging"] = torch.tensor([i in divergent for i in range(draws)])
@@ -194,17 +193,6 @@ def _statistics(
     }
 
 
-def _constrain(
-    density: LogJoint, u: Float[Tensor, "chains draws d"]
-) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
-    """The latents and deterministic sites at each draw, and the names of their axes."""
-    with torch.no_grad():
-        runs = [latents(density.run(point)) for point in u.flatten(0, 1)]
-    stacked = {name: torch.stack([run[name].value for run in runs]) for name in runs[0]}
-    values = {name: v.reshape(*u.shape[:2], *v.shape[1:]) for name, v in stacked.items()}
-    return values, {name: axes(site) for name, site in runs[0].items()}
-
-
 def _stack(chains: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([chain[name] for chain in chains]) for name in chains[0]}
 
@@ -213,12 +201,6 @@ def _seeds(seed: int, chains: int) -> list[int]:
     """A seed for every chain; the first ones do not depend on how many there are."""
     generator = torch.Generator().manual_seed(seed)
     return [int(torch.randint(2**31 - 1, (), generator=generator)) for _ in range(chains)]
-
-
-def _bar(total: int, *, shown: bool | None) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, disable=None if shown is None else not shown, leave=False)
 
 
 def _check_options(

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pgm.inference.approximate.paths import Paths, find_paths
 from pgm.inference.hmc.metric import Metric, estimate
 from pgm.inference.hmc.trajectory import Density, State
-from pgm.inference.approximate.paths import Paths, find_paths
 from pgm.inference.unconstrained import RADIUS, BadStart, LogJoint
 
 _TRIES = 100

@@ -1,1 +1,1 @@
-"""Normal approximations."""
+"""Normal approximations of posteriors, weighed against the joint density."""

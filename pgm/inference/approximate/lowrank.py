@@ -133,7 +133,7 @@ class InverseHessian:
     def times(self, gradient: Float[Tensor, "paths d"]) -> Float[Tensor, "paths d"]:
         """H g."""
         beta, gamma = self._parts()
-        inner = (beta.mT @ gradient[:, :, None])
+        inner = beta.mT @ gradient[:, :, None]
         return self.alpha * gradient + (beta @ (gamma @ inner)).squeeze(2)
 
     def normal(self, u: Tensor, gradient: Tensor) -> LowRankNormal:

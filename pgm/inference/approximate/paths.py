@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pgm.inference.hmc.trajectory import Density, State, choose, evaluate
 from pgm.inference.approximate.lowrank import InverseHessian, LowRankNormal
+from pgm.inference.hmc.trajectory import Density, State, choose, evaluate
 
 MEMORY = 6
 _ARMIJO = 1e-4
@@ -121,7 +121,9 @@ def _search(density: Density, state: State, direction: Tensor) -> State:
     size = torch.ones_like(slope)
     found, done = state, torch.zeros_like(slope, dtype=torch.bool)
     for _ in range(30):
-        trial = evaluate(density, torch.where(done[:, None], found.u, state.u + size[:, None] * direction))
+        trial = evaluate(
+            density, torch.where(done[:, None], found.u, state.u + size[:, None] * direction)
+        )
         gains = trial.log_p >= state.log_p + _ARMIJO * size * slope
         good = gains & trial.log_p.isfinite() & trial.gradient.isfinite().all(1)
         found = choose(good & ~done, trial, found)

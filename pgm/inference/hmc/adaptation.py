@@ -1,10 +1,10 @@
 """What the chains learn together while they warm up: step size and trajectory length.
 
-    step size           dual averaging of log eps towards a mean acceptance (Nesterov 2009; Hoffman
-                        & Gelman 2014, sec. 3.2), the harmonic mean over the chains
-    trajectory length   stochastic ascent of ChEES, the expected change of the squared distance
-                        from the mean, E[(|x' - E x'|^2 - |x - E x|^2)^2] / 4, in log T by Adam
-                        (Hoffman, Radul & Sountsov 2021, sec. 3 and Alg. 1)
+step size           dual averaging of log eps towards a mean acceptance (Nesterov 2009; Hoffman
+                    & Gelman 2014, sec. 3.2), the harmonic mean over the chains
+trajectory length   stochastic ascent of ChEES, the expected change of the squared distance
+                    from the mean, E[(|x' - E x'|^2 - |x - E x|^2)^2] / 4, in log T by Adam
+                    (Hoffman, Radul & Sountsov 2021, sec. 3 and Alg. 1)
 """
 
 import math

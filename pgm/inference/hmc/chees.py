@@ -133,9 +133,7 @@ class ChEESState:
             return _draw(model, batch, self.density, self.sampler, draws, progress_bar)
 
 
-def start(
-    density: Density, generator: torch.Generator, *, chains: int, **options: Any
-) -> Sampler:
+def start(density: Density, generator: torch.Generator, *, chains: int, **options: Any) -> Sampler:
     """Chains at draws from Pathfinder's normals, and a metric from these; `options` of `Sampler`.
 
     Raises:

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from pgm.inference.hmc.adaptation import (
     StepSize,
@@ -108,9 +106,7 @@ class Sampler:
         self.iteration += 1
         time = halton(self.iteration) * self.time
         steps = max(1, min(math.ceil(time / self.step_size), self.max_steps))
-        moved = move(
-            self.density, self.state, self.metric, self.step_size, steps, self.generator
-        )
+        moved = move(self.density, self.state, self.metric, self.step_size, steps, self.generator)
         self.state = moved.state
         return Draw(moved, steps)
 
