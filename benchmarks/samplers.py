@@ -237,6 +237,7 @@ class Logistic(pgm.Model):
     """Logistic regression with standard normal weights."""
 
     def model(self, n: int, x: Tensor) -> None:
+        """Weights, intercept, and a label a row."""
         w = pyro.sample("w", dist.Normal(torch.zeros(x.shape[-1]), 1.0).to_event(1))
         b = pyro.sample("b", dist.Normal(torch.zeros(()), 1.0))
         with pgm.rows(n):
@@ -270,6 +271,7 @@ class Radon(pgm.Model):
         self.counties = counties
 
     def model(self, n: int, county: Tensor, floor: Tensor) -> None:
+        """Counties around a mean, and a level a house."""
         zero = torch.zeros(())
         mu = pyro.sample("mu", dist.Normal(zero, 5.0))
         tau = pyro.sample("tau", dist.HalfNormal(zero + 1.0))
@@ -308,6 +310,7 @@ class Correlated(pgm.Model):
     """A normal whose neighbouring coordinates correlate by 0.9; its one row says nothing."""
 
     def model(self, n: int) -> None:
+        """One vector."""
         lag = (torch.arange(100)[:, None] - torch.arange(100)).abs()
         factor = torch.linalg.cholesky(0.9 ** lag.to(torch.float64))
         pyro.sample("u", dist.MultivariateNormal(torch.zeros(100), scale_tril=factor))

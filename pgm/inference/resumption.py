@@ -26,6 +26,7 @@ def resume(posterior: Posterior, *, draws: int = 500, progress: bool | None = No
         >>> from pgm.data import load
         >>> from pgm.families.hierarchical import Hierarchical
         >>> from pgm.inference import chees
+        >>> import warnings; warnings.simplefilter("ignore")  # too few draws to trust
         >>> schools = dict(load("eight_schools").tensors)
         >>> short = chees(Hierarchical(), schools, draws=200, warmup=100, seed=0, backend="graph")
         >>> resume(short, draws=50).size

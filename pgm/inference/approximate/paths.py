@@ -99,7 +99,7 @@ def climb(
 ) -> Iterator[tuple[State, InverseHessian]]:
     """L-BFGS with backtracking along all paths at once; ends where none gains `tolerance` nats."""
     state = evaluate(density, u)
-    hessian = InverseHessian.start(*u.shape, MEMORY)
+    hessian = InverseHessian.start(len(u), u.shape[1], MEMORY)
     direction = state.gradient / state.gradient.norm(dim=1, keepdim=True).clamp(min=1.0)
     yield state, hessian
     for _ in range(steps):

@@ -116,7 +116,7 @@ def windows(iterations: int) -> list[int]:
 
     Example:
         >>> windows(200)
-        [20, 40, 80, 150]
+        [20, 40, 150]
     """
     last = round(0.75 * iterations)
     ends, end = [], max(10, iterations // 10)
