@@ -8,6 +8,7 @@ from pgm.batch import as_batch  # noqa: E402
 from pgm.check import BrokenModel, check  # noqa: E402
 from pgm.checkpoint import load, save  # noqa: E402
 from pgm.history import Fit, Step  # noqa: E402
+from pgm.inference.choice import posterior  # noqa: E402
 from pgm.loop import NonFiniteLoss, fit, training  # noqa: E402
 from pgm.model import Model, rows  # noqa: E402
 from pgm.objectives import IWAE, objective  # noqa: E402
@@ -56,6 +57,7 @@ __all__ = [
     "log_prob",
     "log_weight",
     "objective",
+    "posterior",
     "rows",
     "sample",
     "save",

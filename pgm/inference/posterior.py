@@ -38,6 +38,7 @@ class Posterior:
         dims: the names of the axes of each site after (chains, draws); the rows' is "rows".
         remarks: what the reader must know of how it was computed: a fall-back, an interruption.
         state: what the sampler needs to go on: see `pgm.inference.resume`.
+        how: which method was chosen, and why, where it was chosen for you.
     """
 
     draws: dict[str, Shaped[Tensor, "chains draws ..."]]
@@ -49,6 +50,7 @@ class Posterior:
     dims: dict[str, tuple[str, ...]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     state: Any = None
+    how: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,7 +78,8 @@ class Posterior:
 
     def __str__(self) -> str:
         table = self.summary()
-        lines = [f"{self!r} in {self.seconds:.1f} s", table.head(_SHOWN).to_string(**_FORMAT)]
+        lines = [f"{self!r} in {self.seconds:.1f} s", *([self.how] if self.how else [])]
+        lines += [table.head(_SHOWN).to_string(**_FORMAT)]
         if len(table) > _SHOWN:
             lines.append(f"... and {len(table) - _SHOWN} more: posterior.summary() has all of them")
         lines += [f"  * {text}" for text in (*self.remarks, *self.problems())]
