@@ -1,6 +1,7 @@
 """Laplace, Pathfinder, tempering and exact normals, against closed forms and reference draws."""
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,7 @@ from pgm.inference import (
     pareto_k,
     pathfinder,
     resample,
+    sgld,
     tempering,
 )
 from pgm.inference.approximate.quadratic import exact_normal
@@ -259,3 +261,40 @@ def test_same_seed_same_draws(method: Any) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(one.draws["w"], two.draws["w"])
     assert not torch.equal(one.draws["w"], other.draws["w"])
+
+
+def test_langevin_steps_on_minibatches_have_the_spread_of_the_posterior() -> None:
+    """Without its control variate the sds came out twice too large."""
+    noise = torch.randn(3000, 3, generator=torch.Generator().manual_seed(0))
+    x = noise[:, :2]
+    data = {"x": x, "y": x @ torch.tensor([1.0, -2.0]) + 0.5 + 0.7 * noise[:, 2]}
+    truth, _ = law(data)
+    with unchecked():
+        found = together(sgld(Conjugate(), data, steps=4000, batch_size=100, thin=1, seed=0))
+    sd = truth.variance.sqrt()
+    assert ((found.mean(0) - truth.mean).abs() < 0.5 * sd).all()
+    torch.testing.assert_close(found.std(0), sd, rtol=0.25, atol=0.0)
+
+
+def test_latents_of_rows_have_no_place_in_minibatches() -> None:
+    schools = dict(load("eight_schools").tensors)
+    with pytest.raises(pgm.Unsupported, match="eta belong to rows"):
+        sgld(Hierarchical(), schools, steps=10)
+    with pytest.raises(ValueError, match="warm-up leaves"):
+        sgld(Conjugate(), rows(), steps=10, warmup=10)
+
+
+def test_an_extra_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nutpie", None)
+    with pytest.raises(ImportError, match=r"hotplate\[nutpie\]"):
+        pgm.posterior(Conjugate(), rows(), method="nutpie")
+
+
+def test_nutpie_agrees_with_the_closed_form() -> None:
+    pytest.importorskip("nutpie", reason="an optional extra: hotplate[nutpie]")
+    data = rows()
+    truth, _ = law(data)
+    with unchecked():
+        found = together(pgm.posterior(Conjugate(), data, method="nutpie", seed=0))
+    assert ((found.mean(0) - truth.mean).abs() < 0.1 * truth.variance.sqrt()).all()
+    torch.testing.assert_close(found.std(0), truth.variance.sqrt(), rtol=0.1, atol=0.0)

@@ -12,10 +12,12 @@ from pgm.inference.diagnostics import pareto_k, summary
 from pgm.inference.hmc.chees import chees
 from pgm.inference.improper import ImproperPosterior
 from pgm.inference.mcmc import mcmc
+from pgm.inference.nutpie import nutpie
 from pgm.inference.posterior import InferenceWarning, Posterior
 from pgm.inference.reparameterisation import reparameterise
 from pgm.inference.resumption import resume
 from pgm.inference.sensitivity import sensitivity
+from pgm.inference.sgld import sgld
 from pgm.inference.unconstrained import BadStart
 from pgm.inference.variational import variational
 
@@ -34,6 +36,7 @@ __all__ = [
     "loo",
     "loo_pit",
     "mcmc",
+    "nutpie",
     "pareto_k",
     "pathfinder",
     "predictive_check",
@@ -42,6 +45,7 @@ __all__ = [
     "resample",
     "resume",
     "sensitivity",
+    "sgld",
     "summary",
     "tempering",
     "variational",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pgm.batch import Batch
 from pgm.inference.approximate.laplace import laplace
@@ -11,16 +11,19 @@ from pgm.inference.approximate.quadratic import exact_normal, normal_law
 from pgm.inference.approximate.tempering import tempering
 from pgm.inference.hmc.chees import chees
 from pgm.inference.mcmc import mcmc
+from pgm.inference.nutpie import nutpie
 from pgm.inference.posterior import Posterior
 from pgm.inference.precision import double
 from pgm.inference.runs import read
+from pgm.inference.sgld import sgld
 from pgm.inference.traced import Density
 from pgm.inference.unconstrained import log_joint
 from pgm.inference.variational import variational
 from pgm.model import Model
 from pgm.randomness import fresh_seed, seeded
 
-Choice = Literal["auto", "exact", "chees", "nuts", "pathfinder", "laplace", "smc", "variational"]
+Named = Literal["exact", "chees", "nuts", "nutpie", "pathfinder", "laplace", "smc", "sgld"]
+Choice = Literal["auto", "variational"] | Named
 
 MANY = 20_000
 """Unconstrained coordinates beyond which no chain is run without being asked for."""
@@ -69,8 +72,8 @@ def posterior(
         >>> posterior(Mean(), {"y": torch.tensor([1.0, 2.0, 3.0])}, seed=0).how
         'exact: the log density is a quadratic of its coordinates (1): the posterior is normal'
     """
-    if method not in get_args(Choice):
-        raise ValueError(f"method is {method!r}; it is one of {', '.join(get_args(Choice))}.")
+    if method != "auto" and method not in _METHODS:
+        raise ValueError(f"method is {method!r}; it is 'auto' or one of {', '.join(_METHODS)}.")
     batch = read(model, data)
     seed = fresh_seed() if seed is None else seed
     if method != "auto":
@@ -119,8 +122,10 @@ _METHODS: Mapping[str, Callable[..., Posterior]] = {
     "exact": exact_normal,
     "chees": chees,
     "nuts": mcmc,
+    "nutpie": nutpie,
     "pathfinder": pathfinder,
     "laplace": laplace,
     "smc": _smc,
+    "sgld": sgld,
     "variational": variational,
 }
