@@ -94,6 +94,24 @@ def log_weight(
     return _stack([log_weight(model, batch, enumerated=enumerated) for _ in range(particles)])
 
 
+def weigh_latents(
+    model: Model,
+    batch: Batch,
+    latents: Mapping[str, Tensor],
+    *,
+    enumerated: Literal["sum", "draw"] = "sum",
+) -> LogWeight:
+    """As `log_weight`, at latents that are given and not proposed: log p(x, z) of every row.
+
+    Args:
+        model: any model.
+        batch: observed sites and context.
+        latents: values of all continuous latents.
+        enumerated: as in `log_weight`.
+    """
+    return _weigh(model, batch, *run_programs(model, batch, latents), enumerated)
+
+
 def run_programs(
     model: Model,
     batch: Batch,

@@ -281,3 +281,52 @@ def test_the_largest_weights_alike_are_no_heavy_tail() -> None:
     """Weights of a site with levels take few values; a tail of one value has no shape to fit."""
     level = torch.arange(2000) % 3
     assert float(pareto_k(torch.tensor([0.1, 0.5, 0.9]).log()[level])) == 0.0
+
+
+def test_the_prior_and_its_data_have_groups_of_their_own() -> None:
+    idata = to_arviz(hierarchical(), prior=40, seed=0)
+    assert names_of(idata) >= {"prior", "prior_predictive"}
+    assert (
+        idata.prior["theta"].dims == idata.prior_predictive["y"].dims == ("chain", "draw", "rows")
+    )
+    assert idata.prior["mu"].sizes["draw"] == 40
+    mu, tau, eta = (idata.prior[name] for name in ("mu", "tau", "eta"))
+    assert np.allclose(idata.prior["theta"], mu + tau * eta)
+    assert float((idata.prior["mu"] / 5).std()) == pytest.approx(1.0, abs=0.4)
+
+
+class Improper(pgm.Model):
+    def model(self, n: int) -> None:
+        mu = pyro.sample("mu", dist.ImproperUniform(torch.distributions.constraints.real, (), ()))
+        with pgm.rows(n):
+            pyro.sample("y", dist.Normal(mu, 1.0))
+
+
+def test_what_cannot_be_drawn_from_has_no_prior_group() -> None:
+    draws = {"mu": normal(2, 50)}
+    posterior = Posterior(
+        draws, nuts(draws).sample_stats, Improper(), as_batch({"y": torch.ones(3)}), 0.0, "nuts"
+    )
+    with pytest.raises(pgm.Unsupported, match="improper"):
+        to_arviz(posterior, prior=5, seed=0)
+
+
+class Two(pgm.Model):
+    """Two normals with known means; the labels are summed out."""
+
+    def model(self, n: int) -> None:
+        p = pyro.sample("p", dist.Beta(torch.tensor(1.0), torch.tensor(1.0)))
+        with pgm.rows(n):
+            k = pyro.sample("k", dist.Bernoulli(p), infer={"enumerate": "parallel"})
+            pyro.sample("y", dist.Normal(2 * k - 1, 1.0))
+
+
+def test_labels_that_were_summed_out_are_drawn_from_their_posterior() -> None:
+    y = torch.tensor([-2.0, 0.0, 1.0], dtype=torch.float64)
+    draws = {"p": torch.full((1, 1500), 0.3, dtype=torch.float64)}
+    posterior = Posterior(draws, {}, Two(), as_batch({"y": y}), 0.0, "nuts", {"p": ()})
+    idata = to_arviz(posterior, enumerated="draw", seed=0)
+    found = idata.posterior["k"].mean(("chain", "draw")).values
+    odds = math.log(0.3 / 0.7) + 2 * y  # log N(y; 1, 1) - log N(y; -1, 1) = 2 y
+    assert np.allclose(found, odds.sigmoid(), atol=4 * 0.5 / 1500**0.5)
+    assert "k" not in to_arviz(posterior, seed=0).posterior

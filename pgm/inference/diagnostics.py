@@ -11,7 +11,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pgm.batch import SEEN
 from pgm.inference.posterior import InferenceWarning, Posterior
-from pgm.inference.predictive import pointwise, predictive
+from pgm.inference.predictive import draw_enumerated, pointwise, predictive, prior_predictive
 from pgm.model import ROWS
 from pgm.verb import Unsupported
 
@@ -188,18 +188,26 @@ _FEWEST = 25
 """Weights below which the tail would have fewer than five."""
 
 
-def to_arviz(posterior: Posterior, *, seed: int | None = None) -> Any:
+def to_arviz(
+    posterior: Posterior,
+    *,
+    prior: int = 0,
+    enumerated: Literal["sum", "draw"] = "sum",
+    seed: int | None = None,
+) -> Any:
     """All groups for ArviZ's plots, LOO and comparison.
 
     Groups: posterior, posterior_predictive (data replicated at each draw; enumerated latents are
     drawn anew), log_likelihood (by row, in nats, under the observed site's name), sample_stats,
-    observed_data (missing cells are NaN) and constant_data (the context). The axis of the rows is
-    called "rows". Where a row's likelihood depends on missing cells, log_likelihood is left out
-    with a warning.
+    observed_data (missing cells are NaN) and constant_data (the context); prior and
+    prior_predictive on request. The axis of the rows is called "rows". Where a row's likelihood
+    depends on missing cells, log_likelihood is left out with a warning.
 
     Args:
         posterior: draws of any method.
-        seed: of the replicated data.
+        prior: draws of the prior and of data from it; none by default.
+        enumerated: whether latents that were summed out stay so, or are drawn from their posterior.
+        seed: of the replicated data, the prior and the enumerated latents.
 
     Returns:
         An arviz.InferenceData, or an xarray.DataTree with ArviZ 1.x.
@@ -213,8 +221,13 @@ def to_arviz(posterior: Posterior, *, seed: int | None = None) -> Any:
     """
     replicated, dims = predictive(posterior, seed=seed)
     stats_dims = {name: (ROWS,) for name, v in posterior.sample_stats.items() if v.dim() > 2}
+    drawn, names = (
+        draw_enumerated(posterior, seed=seed)
+        if enumerated == "draw"
+        else ({}, dict(posterior.dims))
+    )
     groups = {
-        "posterior": _dataset(posterior, posterior.draws, posterior.dims),
+        "posterior": _dataset(posterior, posterior.draws | drawn, posterior.dims | names),
         "posterior_predictive": _dataset(posterior, replicated, dims),
         "sample_stats": _dataset(posterior, posterior.sample_stats, stats_dims),
         "observed_data": _data(posterior, [k for k in posterior.batch if k in replicated]),
@@ -222,6 +235,10 @@ def to_arviz(posterior: Posterior, *, seed: int | None = None) -> Any:
             posterior, [k for k in posterior.batch if k in posterior.model.context]
         ),
     }
+    if prior:
+        latents, data, axes = prior_predictive(posterior, prior, seed=seed)
+        groups |= {"prior": _dataset(posterior, latents, axes)}
+        groups |= {"prior_predictive": _dataset(posterior, data, axes)}
     try:
         name = "+".join(replicated)
         values = {name: pointwise(posterior)}
@@ -273,7 +290,7 @@ def _dataset(
         plain = tuple(f"{name}_dim_{i}" for i in range(value.dim() - 2))
         named = ("chain", "draw", *dims.get(name, plain))
         arrays[name] = (named, value.detach().cpu().numpy())
-    chains, draws = posterior.size
+    chains, draws = next(iter(values.values())).shape[:2] if values else posterior.size
     return _with_rows(xr.Dataset(arrays, {"chain": range(chains), "draw": range(draws)}))
 
 

@@ -70,11 +70,11 @@ class Posterior:
 
         return problems(self)
 
-    def to_arviz(self, *, seed: int | None = None) -> Any:
-        """All groups for ArviZ: see `pgm.inference.diagnostics.to_arviz`."""
+    def to_arviz(self, **options: Any) -> Any:
+        """All groups for ArviZ: see `pgm.inference.diagnostics.to_arviz`, also for the options."""
         from pgm.inference.diagnostics import to_arviz
 
-        return to_arviz(self, seed=seed)
+        return to_arviz(self, **options)
 
     def __str__(self) -> str:
         table = self.summary()

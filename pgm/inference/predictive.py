@@ -13,10 +13,11 @@ from pgm.batch import Batch, rows_of
 from pgm.inference.posterior import Posterior
 from pgm.inference.precision import double
 from pgm.inference.runs import axes, log_likelihood, log_shared, run_joint, terms
-from pgm.model import Model
+from pgm.model import ROWS, Model
 from pgm.randomness import seeded
 from pgm.sites import Run
 from pgm.verb import Unsupported
+from pgm.weights import weigh_latents
 
 T = TypeVar("T")
 
@@ -85,6 +86,69 @@ def predictive(
     stacked = {name: torch.stack([r.sites[name].value for r in runs]) for name in sites}
     values = {name: v.reshape(*posterior.size, *v.shape[1:]) for name, v in stacked.items()}
     return values, {name: axes(site) for name, site in sites.items()}
+
+
+def draw_enumerated(
+    posterior: Posterior, *, seed: int | None = None
+) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
+    """The latents that were summed out, drawn from their posterior at every draw of the others.
+
+    Args:
+        posterior: the draws.
+        seed: of those of the enumerated latents.
+
+    Returns:
+        Each enumerated site, shape (chains, draws, n), and the names of its axes; none where the
+        model has none.
+    """
+    run = first_run(posterior)
+    names = [name for name, site in run.sites.items() if site.enumerated is not None]
+    if not names:
+        return {}, {}
+
+    def redraw(model: Model, batch: Batch, latents: dict[str, Tensor]) -> dict[str, Tensor]:
+        known = {k: v for k, v in latents.items() if not run.sites[k].deterministic}
+        return weigh_latents(model, batch, known, enumerated="draw").values
+
+    with seeded(seed):
+        drawn = _replay(posterior, redraw)
+    stacked = {name: torch.stack([values[name] for values in drawn]) for name in names}
+    values = {name: v.reshape(*posterior.size, *v.shape[1:]) for name, v in stacked.items()}
+    return values, {name: (ROWS,) for name, v in values.items() if v.dim() == 3}
+
+
+def prior_predictive(
+    posterior: Posterior, draws: int, *, seed: int | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, tuple[str, ...]]]:
+    """Latents drawn from their priors, data drawn given them, and the names of their axes.
+
+    Args:
+        posterior: whose model, context and number of rows are taken.
+        draws: how many.
+        seed: of them.
+
+    Raises:
+        Unsupported: a prior that is improper, and so cannot be drawn from.
+    """
+    batch = posterior.batch
+    with double(posterior.model, batch) as (model, rows), torch.no_grad(), seeded(seed):
+        try:
+            runs = [run_joint(model, rows, Run()) for _ in range(draws)]
+        except NotImplementedError as error:
+            raise Unsupported(
+                f"A prior of {type(model).__name__} is improper, and nothing can be drawn from it. "
+                "Ask for the groups without prior=, or give the site a proper prior."
+            ) from error
+    first = runs[0].sites
+    data = [k for k in batch if k in first and k not in posterior.model.context]
+    wanted = [k for k in first if k in posterior.draws or k in data]
+    values = {k: torch.stack([run.sites[k].value for run in runs])[None] for k in wanted}
+    dims = {k: axes(first[k]) for k in wanted}
+    return (
+        {k: v for k, v in values.items() if k not in data},
+        {k: values[k] for k in data if k in values},
+        dims,
+    )
 
 
 def first_run(posterior: Posterior) -> Run:
