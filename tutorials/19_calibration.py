@@ -7,7 +7,7 @@
 # and not each. A guide that is normal in each weight by itself cannot lie along the ridge, and
 # comes out too narrow. On one data set nobody notices. So: draw weights from the prior, data from
 # the weights, the posterior from the data, many times over, and look where the true weights rank
-# among the draws. Ranks are uniform for a posterior that holds what it promises (Talts et al. 2018).
+# among the draws. They are uniform for a posterior that holds what it promises (Talts et al. 2018).
 
 # %%
 import pyro
