@@ -4,6 +4,7 @@ The order of epoch k depends on the seed and k alone, so that a resumed run can 
 stopped. A Dataset or DataLoader may be larger than memory: only one minibatch is held at a time.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sized
 from typing import Any, Protocol, runtime_checkable
@@ -66,8 +67,19 @@ class Memory:
     def __len__(self) -> int:
         return -(-rows_of(self.batch) // self.batch_size)
 
+    @functools.cached_property
+    def _whole(self) -> Batch:
+        return move(self.batch, device=self.device, dtype=self.dtype)
+
     def epoch(self, k: int, *, skip: int = 0) -> Iterator[Batch]:
-        """The minibatches of epoch k, without the first `skip`."""
+        """The minibatches of epoch k, without the first `skip`.
+
+        Where one minibatch is all rows there is no order to draw.
+        """
+        if self.batch_size >= rows_of(self.batch):
+            if not skip:
+                yield self._whole
+            return
         generator = torch.Generator().manual_seed(_seed(self.seed, k))
         order = torch.randperm(rows_of(self.batch), generator=generator)
         for index in order.split(self.batch_size)[skip:]:
