@@ -216,16 +216,23 @@ def _data(site: Site, batch: Batch) -> Iterator[str]:
 
 
 def _weights(model: Model, batch: Batch) -> Iterator[str]:
-    """Whether weights are finite, and whether a row feels its neighbour."""
+    """Whether weights are finite, and whether a row feels its neighbour.
+
+    Both are weighed at the same latents: drawn anew, those of other rows could differ because the
+    first took more random numbers (a Poisson's does).
+    """
     with seeded(0):
-        before = log_weight(model, batch).rows
+        guide, _ = run_programs(model, batch)
+        latents = {name: site.value for name, site in guide.sites.items()}
+    with seeded(0):
+        before = log_weight(model, batch, shared=latents).rows
     if not bool(torch.isfinite(before).all()):
         yield f"The log weights of the first rows are {before.tolist()}: {blame(model, batch)}"
         return
     if rows_of(batch) < 2:
         return
     with seeded(0):
-        after = log_weight(model, _disturbed(batch)).rows
+        after = log_weight(model, _disturbed(batch), shared=latents).rows
     if not torch.allclose(before[1:], after[1:], rtol=1e-4, atol=1e-4):
         yield (
             "Changing the first row changes the log weight of the others: something mixes rows (a "

@@ -178,3 +178,25 @@ def test_priors_on_attributes_are_sites() -> None:
     report = pgm.check(WithPrior(), torch.zeros(3))
     assert report.sites[0] == "w latent () shared"
     assert report.problems == ()
+
+
+def test_draws_that_take_more_random_numbers_are_no_mixing_of_rows() -> None:
+    """torch draws a Poisson by as many uniform numbers as its rate asks for."""
+
+    class Counts(pgm.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rate = torch.nn.Parameter(torch.tensor(0.5))
+
+        def model(self, n: int) -> None:
+            with pgm.rows(n):
+                z = pyro.sample("z", dist.Poisson(torch.ones(())))
+                pyro.sample("y", dist.Normal(z, 1.0))
+
+        def guide(self, n: int, y: Tensor) -> None:
+            with pgm.rows(n):
+                pyro.sample("z", dist.Poisson(torch.nn.functional.softplus(self.rate + y)))
+
+    for seed in range(8):
+        y = torch.randn(6, generator=torch.Generator().manual_seed(seed))
+        assert pgm.check(Counts(), {"y": y}).problems == ()
