@@ -218,12 +218,13 @@ def _data(site: Site, batch: Batch) -> Iterator[str]:
 def _weights(model: Model, batch: Batch) -> Iterator[str]:
     """Whether weights are finite, and whether a row feels its neighbour.
 
-    Both are weighed at the same latents: drawn anew, those of other rows could differ because the
-    first took more random numbers (a Poisson's does).
+    Both are weighed at the same latents of rows: drawn anew, those of other rows could differ
+    because the first took more random numbers (a Poisson's does). Shared latents are drawn anew: a
+    guide that looks at rows for them is felt by all.
     """
     with seeded(0):
         guide, _ = run_programs(model, batch)
-        latents = {name: site.value for name, site in guide.sites.items()}
+        latents = {name: site.value for name, site in guide.sites.items() if site.rows}
     with seeded(0):
         before = log_weight(model, batch, shared=latents).rows
     if not bool(torch.isfinite(before).all()):
