@@ -216,7 +216,7 @@ class PrivateTraining(Training):
             device=model.device,
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
-            source=PoissonLots(model, batch, seed=derive(secret, "lots"), **sampling),
+            source=PoissonLots(model, batch, seed=_seed_of_lots(self, secret), **sampling),
             learner=lambda model, source, total: PrivateLearner(
                 model,
                 self.by_row,
@@ -239,6 +239,7 @@ class PrivateTraining(Training):
         found, known = taken_up(checkpoint, ledger)
         self.ledger = Ledger() if known is None else known
         self.start, self.lost, self.sure, self.begun = 0, 0, True, False
+        self.resumed = found is not None
         if found is not None:
             if not found.matches(release, release.steps, asked):
                 raise ValueError(
@@ -295,6 +296,8 @@ class PrivateTraining(Training):
         self.start -= lost
         self.lost += lost
         self.total -= lost
+        if lost and isinstance(self.source, PoissonLots):  # no step is made on its lot again
+            self.source.seed = derive(fresh(), "lots")
 
     def _take_up(self, position: Position) -> None:
         """Goes on from a checkpoint, with noise, lots and draws that were never used."""
@@ -377,6 +380,11 @@ class PrivateTraining(Training):
 def _note(run: PrivateTraining, accountant: Accountant) -> str:
     """What may be said of the model now."""
     return note(run.ledger, run.release.delta, accountant, run.earlier)
+
+
+def _seed_of_lots(run: PrivateTraining, secret: int) -> int:
+    """A fresh one where a run is taken up: lots may be handed out before that is done."""
+    return derive(fresh() if run.resumed else secret, "lots")
 
 
 def _taken_in(

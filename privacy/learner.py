@@ -20,6 +20,7 @@ from pgm.batch import Batch
 from pgm.learner import MakeOptimiser, Schedule, average, make_optimiser, make_schedule, trainable
 from pgm.model import Model
 from privacy.clipping import AdaptiveClip, Clip, LayerClip, unclipped
+from privacy.generators import seed_all
 from privacy.gradients import PerRow
 from privacy.gradients.rows import Layers
 from privacy.ledger import Ledger, Release
@@ -76,7 +77,7 @@ class PrivateLearner:
             max_grad_norm=release.clip,
             expected_batch_size=release.rate * release.rows,
             on_step=lambda: self.ledger.add(self.release),
-            generator=torch.Generator(device=model.device).manual_seed(seed),
+            generator=seed_all(torch.Generator(device=model.device), seed),
             secure=secure,
         )
         self.schedule: LRScheduler | None = make_schedule(inner, schedule, steps)
@@ -162,7 +163,7 @@ class PrivateLearner:
     def renew(self, release: Release, *, seed: int, made: int) -> None:
         """Goes on under another name with noise of another seed, `made` steps being spent."""
         self.release = replace(release, steps=1)
-        self.optimiser.generator.manual_seed(seed)
+        seed_all(self.optimiser.generator, seed)
         self.epsilon.steps = made
 
 

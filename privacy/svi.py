@@ -96,6 +96,8 @@ class DPSVI:
         data = {self._sites.get(name, name): value for name, value in bound.items()}
         training = PrivateTraining(self.model, data, **self.options)
         assert isinstance(training.source, PoissonLots)
+        if self.options.get("budget") is None:
+            self.options["ledger"] = training.ledger  # a second pass over rows is counted with it
         self._lots = HandedLots(training.source)
         training.source = self._lots
         self._training, self._steps = training, iter(training)

@@ -10,11 +10,13 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import pgm
 import privacy
 from pgm.checkpoint import read
 from pgm.loop import Training
+from privacy.batches import PoissonLots
 
 ROWS = torch.zeros(40, 1)
 GOOD: dict[str, Any] = {
@@ -186,3 +188,76 @@ def test_a_resumed_run_keeps_to_its_budget(tmp_path: Path) -> None:
     again = run(path, epsilon=None, budget=budget())
     assert len(list(again)) == 3
     assert 0.98 <= budget().spent <= 1.0
+
+
+class BrokenSGD(torch.optim.SGD):
+    """Fails once, when the parameters have moved."""
+
+    left = 2
+
+    def step(self, closure: Any = None) -> None:
+        super().step(closure)
+        self.left -= 1
+        if self.left == 0:
+            raise OSError("no space left on device")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The lots that are drawn from now on."""
+    found: list[tuple[int, ...]] = []
+    at = PoissonLots.at
+
+    def watched(self: PoissonLots, index: torch.Tensor) -> Any:
+        found.append(tuple(index.tolist()))
+        return at(self, index)
+
+    monkeypatch.setattr(PoissonLots, "at", watched)
+    return found
+
+
+def test_no_step_is_made_again_on_the_lot_of_one_that_broke_off(
+    tmp_path: Path, drawn: list[tuple[int, ...]]
+) -> None:
+    training = run(tmp_path, optimiser=BrokenSGD, checkpoint=None)
+    with pytest.raises(OSError, match="no space"):
+        list(training)
+    before = list(drawn)
+    list(training)
+    assert len(before) == 2 and not set(before) & set(drawn[2:])
+
+
+def by_svi(path: Path, steps: int) -> None:
+    def line(x: torch.Tensor, y: torch.Tensor | None = None) -> None:
+        slope = pyro.param("slope", torch.tensor(0.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("obs", dist.Normal(slope * x, 1.0), obs=y)
+
+    given = GOOD | {"checkpoint": path, "checkpoint_every": 1, "steps": 10}
+    given.pop("optimiser")
+    svi = privacy.DPSVI(line, None, torch.optim.SGD, rows="data", observed={"y": "obs"}, **given)
+    for _, lot in zip(range(steps), svi.lots(ROWS[:, 0], ROWS[:, 0]), strict=False):
+        svi.step(*lot)
+
+
+def by_engine(path: Path, steps: int) -> None:
+    model = Still()
+    module, optimizer, loader = privacy.make_private_with_epsilon(
+        module=model, optimizer=torch.optim.SGD(model.parameters(), lr=1.0), epochs=2,
+        data_loader=DataLoader(TensorDataset(ROWS), batch_size=8), max_grad_norm=1.0,
+        target_epsilon=1.0, target_delta=1e-3, seed=7, checkpoint=path, checkpoint_every=1,
+    )  # fmt: skip
+    for _, (x,) in zip(range(steps), loader, strict=False):
+        pgm.objective(module, x).mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("driven", [by_svi, by_engine])
+def test_lots_that_are_handed_out_are_not_drawn_again_by_a_resumed_run(
+    tmp_path: Path, drawn: list[tuple[int, ...]], driven: Any
+) -> None:
+    driven(tmp_path / "run.pt", 3)
+    before = list(drawn)
+    drawn.clear()
+    driven(tmp_path / "run.pt", 3)
+    assert len(before) >= 3 and not set(before) & set(drawn)

@@ -57,6 +57,21 @@ def test_a_latent_slope_with_an_autoguide() -> None:
     assert svi.report.release.steps == 12 and svi.report.epsilon <= 8.0
 
 
+def test_a_second_pass_is_counted_with_the_first_and_makes_other_noise() -> None:
+    svi = privacy.DPSVI(line, None, torch.optim.SGD, **SHAPE, **GOOD | {"seed": None})
+    for _ in range(2):
+        for lot in svi.lots(X, Y):
+            svi.step(*lot)
+    assert len(svi.report.together) == 2
+    both = privacy.compose([r.entry for r in svi.report.together], delta=1e-4)
+    assert both > 8.0 and "2 releases in the ledger" in str(svi.model.note)
+    seeded = privacy.DPSVI(line, None, torch.optim.SGD, **SHAPE, **GOOD)
+    for lot in seeded.lots(X, Y):
+        seeded.step(*lot)
+    with pytest.raises(ValueError, match="the same noise a second time"):
+        next(seeded.lots(X, Y))
+
+
 def test_lots_that_are_not_its_own_are_refused() -> None:
     svi = privacy.DPSVI(line, None, torch.optim.SGD, **SHAPE, **GOOD)
     with pytest.raises(ValueError, match=r"loop over svi\.lots"):
@@ -76,7 +91,9 @@ def test_lots_that_are_not_its_own_are_refused() -> None:
 
 
 def test_lots_are_not_left_out() -> None:
-    svi = privacy.DPSVI(line, None, torch.optim.SGD, **SHAPE, **(GOOD | {"rate": 0.001}))
+    svi = privacy.DPSVI(
+        line, None, torch.optim.SGD, **SHAPE, **(GOOD | {"rate": 0.001, "seed": None})
+    )
     with pytest.raises(ValueError, match="say the empty ones"):
         for x, y in svi.lots(X, Y):
             if len(x) == 0:
