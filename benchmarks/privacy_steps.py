@@ -2,7 +2,8 @@
 
 Prints milliseconds of processor time a step, both sides by turns in one process on one thread, the
 median ratio of the turns, and the ratio of the memory that five steps take at their peak, each side
-in a process of its own. Lots have 256 rows on average; open minibatches have 256.
+in a process of its own. Lots have 256 rows on average; open minibatches have 256. "compiled" steps
+are replayed (`compile=True`), and stand beside open steps that are not.
 """
 
 import ctypes
@@ -33,6 +34,10 @@ CASES = (
     ("flow", "ghost", 4, ""),
     ("flow", "vmap", 4, "<= 6"),
     ("mixture", "vmap", 30, "<= 6"),
+    ("small vae", "ghost, compiled", 30, "<= 1.5"),
+    ("small vae", "vmap, compiled", 30, "<= 1.5"),
+    ("flow", "ghost, compiled", 4, ""),
+    ("mixture", "vmap, compiled", 30, "<= 1.5"),
 )
 
 
@@ -67,7 +72,9 @@ def steps_of(name: str, route: str) -> Iterator[object]:
     model, x = model_and_rows(name)
     if route == "open":
         return pgm.training(model, x, steps=10**6, batch_size=LOT, seed=0)
+    route, _, compiled = route.partition(", ")
     options: dict[str, Any] = {"epsilon": 3.0, "delta": 1e-5, "accountant": "rdp", "seed": 0}
+    options["compile"] = bool(compiled)
     run = privacy.PrivateTraining(
         model, x, steps=1000, expected_batch_size=LOT, route=route, **options
     )

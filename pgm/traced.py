@@ -264,11 +264,11 @@ class Replay:
                 )
 
 
-def choose(compile: Compile, *, steps: int, device: torch.device) -> Backend:
+def choose(compile: Compile, *, steps: int, device: torch.device, repaid: int = REPAID) -> Backend:
     """What replays the steps: "eager" is the program itself.
 
-    With "auto" it depends on the number of steps alone, so that a run is the same each time, and
-    the same when it is resumed.
+    With "auto" it depends on the number of steps alone (`repaid` or more), so that a run is the
+    same each time, and the same when it is resumed.
 
     Raises:
         ValueError: there is no such back end.
@@ -280,7 +280,7 @@ def choose(compile: Compile, *, steps: int, device: torch.device) -> Backend:
     from pgm.tracing import BACKENDS
 
     if compile == "auto":
-        pays = steps >= REPAID and device.type == "cpu"
+        pays = steps >= repaid and device.type == "cpu"
         return best_backend() if pays else "eager"
     if isinstance(compile, bool):
         return best_backend() if compile else "eager"

@@ -25,6 +25,7 @@ from pgm.objectives import Objective
 from pgm.objectives import objective as default_objective
 from pgm.randomness import Stream
 from pgm.schema import Schema
+from pgm.traced import Compile
 from pgm.verb import prepare
 from privacy.accounting import Accountant, check_delta
 from privacy.batches import PoissonLots, derive
@@ -32,8 +33,9 @@ from privacy.budget import Budget
 from privacy.checkpoints import Position, content, taken_up
 from privacy.clipping import Clip, describe
 from privacy.compatibility import check
-from privacy.gradients import PerRow, Route
+from privacy.gradients import Route
 from privacy.gradients.per_row import Terms
+from privacy.gradients.traced import rows_by
 from privacy.learner import PrivateLearner
 from privacy.ledger import Ledger, Release
 from privacy.options import (
@@ -57,18 +59,27 @@ from privacy.run import (
     make_parameters,
     note,
     repeated,
+    route_taken,
     run_name,
     what_is_shared,
 )
 
 
-def fit(model: Model, data: Any, *, progress: bool | None = None, **options: Any) -> PrivateFit:
+def fit(
+    model: Model,
+    data: Any,
+    *,
+    progress: bool | None = None,
+    compile: Compile = "auto",
+    **options: Any,
+) -> PrivateFit:
     """Trains a model in place with differential privacy for each row.
 
     Args:
         model: any model, untrained on these rows; it is checked first (`privacy.check`).
         data: rows in memory, in any form.
         progress: whether a bar is shown; by default where the output is a terminal.
+        compile: as in `PrivateTraining`, but by default where that repays.
         **options: those of `PrivateTraining`: epsilon, delta, steps, expected_batch_size, ...
 
     Returns:
@@ -87,7 +98,7 @@ def fit(model: Model, data: Any, *, progress: bool | None = None, **options: Any
     from tqdm import tqdm
 
     start, steps = time.perf_counter(), list[Step]()
-    run = PrivateTraining(model, data, **options)
+    run = PrivateTraining(model, data, compile=compile, **options)
     hidden = None if progress is None else not progress
     with tqdm(total=run.total, desc=type(model).__name__, disable=hidden, leave=False) as bar:
         for step in run:
@@ -128,6 +139,7 @@ class PrivateTraining(Training):
         route: of the gradients by row (see `privacy.per_row_gradients`).
         terms: "split": what no row enters, such as the prior of a shared site, has its exact
             gradient added after the noise; "joint": each row's gradient carries its share.
+        compile: as in `pgm.fit`, of the clipped sums; "auto": small models, from 6000 steps on.
         seed: of lots, draws and noise. It undoes the privacy for whoever knows it: by default it
             comes from the system's entropy and is forgotten.
         schema: how a data frame is read.
@@ -174,6 +186,7 @@ class PrivateTraining(Training):
         ema: float | None = None,
         route: Route = "auto",
         terms: Terms = "split",
+        compile: Compile = False,
         seed: int | None = None,
         schema: Schema | None = None,
         device: torch.device | str | None = None,
@@ -200,13 +213,10 @@ class PrivateTraining(Training):
         self.earlier = model.note if given is None else None
         sampling: dict[str, Any] = {"rate": rate, "rows": rows, "secure": secure}
         what, norm = f"fit of {type(model).__name__}", clip_norm(model, clip)
-        self._plan(
-            Release(what, run_name(secret), 0.0, rate, steps, norm, rows, delta),
-            given,
-            checkpoint,
-        )
-        how: dict[str, Any] = {"route": route, "terms": terms}
-        self.by_row = PerRow(model, size=rows, objective=loss, physical=physical, **how)
+        planned = Release(what, run_name(secret), 0.0, rate, steps, norm, rows, delta)
+        self._plan(planned, given, checkpoint)
+        how: Any = {"route": route, "terms": terms, "steps": steps, "lot": rate * rows}
+        self.by_row = rows_by(compile, model, size=rows, objective=loss, physical=physical, **how)
         super().__init__(
             model,
             batch,
@@ -350,7 +360,7 @@ class PrivateTraining(Training):
             replace(self.release, steps=self.step + self.lost),
             asked=asked,
             accountant=self.accountant,
-            route=self.by_row.route,
+            route=route_taken(self.by_row),
             reason=self.by_row.reason,
             shared=what_is_shared(self.by_row),
             seeded=seeded,

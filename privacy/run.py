@@ -15,6 +15,7 @@ from pgm.randomness import seeded
 from privacy.accounting import Accountant
 from privacy.batches import derive
 from privacy.gradients import PerRow
+from privacy.gradients.traced import TracedRows
 from privacy.ledger import Ledger
 from privacy.report import statement
 from privacy.synthetic import synthetic_rows
@@ -83,6 +84,11 @@ def run_name(secret: int) -> str:
 def fresh() -> int:
     """A secret seed from the system's entropy."""
     return secrets.randbits(63)
+
+
+def route_taken(by_row: PerRow) -> str:
+    """By which route gradients by row are computed, and whether it is replayed."""
+    return str(by_row) if isinstance(by_row, TracedRows) else by_row.route
 
 
 def what_is_shared(by_row: PerRow) -> str:

@@ -79,7 +79,7 @@ class Ghost:
         Raises:
             NotCovered: the program did something else than when it was tried out.
         """
-        parts, losses = self._parts(batch, tables)
+        parts, losses = self.parts(batch, tables)
         norms = {name: part.norms() for name, part in parts.items()}
         finite = torch.stack(list(norms.values())).isfinite().all(0)
         if not bool(finite.all()):
@@ -92,10 +92,11 @@ class Ghost:
 
     def by_row(self, batch: Batch, tables: Tables) -> RowGradients:
         """The gradients by row themselves, as large as they are."""
-        parts, losses = self._parts(batch, tables)
+        parts, losses = self.parts(batch, tables)
         return whole_rows({name: part.by_row() for name, part in parts.items()}, losses)
 
-    def _parts(self, batch: Batch, tables: Tables) -> tuple[dict[str, Part], Tensor]:
+    def parts(self, batch: Batch, tables: Tables) -> tuple[dict[str, Part], Tensor]:
+        """What each parameter gets from each row, and the losses."""
         n, plan = rows_of(batch), self.plan
         leaves = {name: _by_row(self.parameters[name], n, shape) for name, shape in plan.raw}
         draws = LotDraws(n, tables, self._axis_of_draw)

@@ -39,7 +39,7 @@ from privacy.synthetic import synthetic_rows
 
 Route = Literal["auto", "ghost", "vmap", "loop", "hooks"]
 Terms = Literal["split", "joint"]
-_NUMBERS_AT_ONCE = 2**24
+NUMBERS_AT_ONCE = 2**24
 """Gradients by row that are held at a time; larger lots are taken in pieces."""
 
 
@@ -177,7 +177,7 @@ class PerRow:
                 self._leave_ghost(error)
         if tables is not None:
             return clipped(self._by_row(batch, tables), clip)
-        size = max(1, _NUMBERS_AT_ONCE // sum(p.numel() for p in self.parameters.values()))
+        size = max(1, NUMBERS_AT_ONCE // sum(p.numel() for p in self.parameters.values()))
         return added(clipped(self._by_row(piece, {}), clip) for piece in chunks(batch, size))
 
     def public_gradients(self, n: int) -> dict[str, Tensor]:

@@ -50,6 +50,14 @@ def as_computed() -> Iterator[None]:
 
 def vmapped(loss: Loss, parameters: Parameters, batch: Batch, tables: Tables) -> RowGradients:
     """All rows at once."""
+    gradients, losses = at_once(loss, parameters, batch, tables)
+    return whole_rows(gradients, losses)
+
+
+def at_once(
+    loss: Loss, parameters: Mapping[str, Tensor], batch: Batch, tables: Tables
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Gradients and losses of all rows, as they come out: not finite where they are not."""
     n = rows_of(batch)
     own = {f"model.{name}": p.detach() for name, p in parameters.items()}
 
@@ -62,7 +70,7 @@ def vmapped(loss: Loss, parameters: Parameters, batch: Batch, tables: Tables) ->
     index = torch.arange(n, device=loss.model.device)[:, None]
     gradients, losses = vmap(grad_and_value(of_row), (None, 0, 0))(own, dict(batch), index)
     named = {name.removeprefix("model."): g for name, g in gradients.items()}
-    return whole_rows(named, losses.detach())
+    return named, losses.detach()
 
 
 def looped(loss: Loss, parameters: Parameters, batch: Batch, tables: Tables) -> RowGradients:

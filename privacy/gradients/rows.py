@@ -74,7 +74,7 @@ class Layers:
         return Layers(tuple((names, factor * bound) for names, bound in self.groups))
 
 
-def factors(norms: Float[Tensor, " n"], clip: float) -> Float[Tensor, " n"]:
+def factors(norms: Float[Tensor, " n"], clip: float | Tensor) -> Float[Tensor, " n"]:
     """min(1, C / (norm + 1e-6)) of every row.
 
     Example:
@@ -84,7 +84,7 @@ def factors(norms: Float[Tensor, " n"], clip: float) -> Float[Tensor, " n"]:
     return (clip / (norms + _STABLE)).clamp(max=1.0)
 
 
-def weights(norms: Mapping[str, Tensor], clip: float | Layers) -> dict[str, Tensor]:
+def weights(norms: Mapping[str, Tensor], clip: float | Tensor | Layers) -> dict[str, Tensor]:
     """The factor of every row for each parameter, from the norms by parameter.
 
     Raises:
