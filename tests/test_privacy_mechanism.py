@@ -189,7 +189,7 @@ def a_lot_taken_in_pieces_is_one_step() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ROUTE, "route", "vmap")
         whole = moved(Gaussian(), batch, sigma=1.0)
-        patch.setattr("privacy.gradients.per_row._NUMBERS_AT_ONCE", 4)
+        patch.setattr("privacy.gradients.per_row.NUMBERS_AT_ONCE", 4)
         model = Gaussian()
         step = learner(model, sigma=1.0)
         step.update(batch)
