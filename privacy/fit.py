@@ -26,7 +26,6 @@ from pgm.objectives import objective as default_objective
 from pgm.randomness import Stream
 from pgm.schema import Schema
 from pgm.traced import Compile
-from pgm.verb import prepare
 from privacy.accounting import Accountant, check_delta
 from privacy.batches import PoissonLots, derive
 from privacy.budget import Budget
@@ -42,7 +41,6 @@ from privacy.options import (
     check_options,
     clip_norm,
     goal,
-    in_memory,
     kept_by,
     noise_multiplier,
     public_rows,
@@ -54,13 +52,13 @@ from privacy.options import (
 from privacy.record import Hidden, PrivateFit
 from privacy.report import PrivacyReport
 from privacy.run import (
-    best_device,
     fresh,
     make_parameters,
     note,
     repeated,
     route_taken,
     run_name,
+    taken_in,
     what_is_shared,
 )
 
@@ -200,7 +198,7 @@ class PrivateTraining(Training):
         delta, given = goal(epsilon, delta, ledger, budget)
         self.accountant = kept_by(accountant, secure=secure)
         check_options(delta, self.accountant, steps, clip, learning_rate)
-        batch = _taken_in(model, data, schema, device, dtype)
+        batch = taken_in(model, data, schema, device, dtype)
         declared, rows = rows is not None, public_rows(rows, rows_of(batch))
         check_delta(delta, rows=rows)
         rate = sampling_rate(rate, expected_batch_size, rows)
@@ -395,13 +393,3 @@ def _note(run: PrivateTraining, accountant: Accountant) -> str:
 def _seed_of_lots(run: PrivateTraining, secret: int) -> int:
     """A fresh one where a run is taken up: lots may be handed out before that is done."""
     return derive(fresh() if run.resumed else secret, "lots")
-
-
-def _taken_in(
-    model: Model, data: Any, schema: Schema | None, device: Any, dtype: torch.dtype | None
-) -> Batch:
-    """The rows as the model reads them, once it is where it will be trained."""
-    if schema is not None:
-        model.schema = schema
-    model.to(device=device or best_device(model), dtype=dtype)
-    return prepare(model, in_memory(model, data))

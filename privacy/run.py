@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,11 +13,14 @@ from pgm.model import Model
 from pgm.objectives import Objective
 from pgm.programs import FromPyro
 from pgm.randomness import seeded
+from pgm.schema import Schema
+from pgm.verb import prepare
 from privacy.accounting import Accountant
 from privacy.batches import derive
 from privacy.gradients import PerRow
 from privacy.gradients.traced import TracedRows
 from privacy.ledger import Ledger
+from privacy.options import in_memory
 from privacy.report import statement
 from privacy.synthetic import synthetic_rows
 
@@ -86,6 +90,16 @@ def fresh() -> int:
     return secrets.randbits(63)
 
 
+def taken_in(
+    model: Model, data: Any, schema: Schema | None, device: Any, dtype: torch.dtype | None
+) -> Batch:
+    """The rows as the model reads them, once it is where it will be trained."""
+    if schema is not None:
+        model.schema = schema
+    model.to(device=device or _best_device(model), dtype=dtype)
+    return prepare(model, in_memory(model, data))
+
+
 def route_taken(by_row: PerRow) -> str:
     """By which route gradients by row are computed, and whether it is replayed."""
     return str(by_row) if isinstance(by_row, TracedRows) else by_row.route
@@ -100,6 +114,6 @@ def what_is_shared(by_row: PerRow) -> str:
     return f"inside the clipped gradient, 1/{by_row.size} in each row"
 
 
-def best_device(model: Model) -> torch.device:
+def _best_device(model: Model) -> torch.device:
     """The GPU where there is one."""
     return torch.device("cuda") if torch.cuda.is_available() else model.device
