@@ -22,7 +22,13 @@ from torch import Tensor, nn
 from pgm.batch import SEEN, Batch, rows_of
 from pgm.data.bif import Network, format_bif, read_bif
 from pgm.families import Example
-from pgm.inference.exact import Factor, draw, log_partition, marginals, most_probable
+from pgm.inference.exact import (
+    Factor,
+    draw,
+    log_partition,
+    marginals_and_log_partition,
+    most_probable,
+)
 from pgm.inference.exact.answers import Marginals
 from pgm.inference.exact.counts import Estimate, expectation_maximisation
 from pgm.inference.exact.elimination import eliminate
@@ -176,8 +182,8 @@ class DiscreteBayesNet(Model):
             MemoryError: a network too densely tied to be summed.
         """
         factors, seen = self.factors(do), _codes(self, given)
-        found = marginals(factors, targets, seen, memory=memory)
-        return Marginals(found, self.states, log_partition(factors, seen, memory=memory))
+        found, log_p = marginals_and_log_partition(factors, targets, seen, memory=memory)
+        return Marginals(found, self.states, log_p if seen else torch.zeros_like(log_p))
 
     @torch.no_grad()
     def most_probable(

@@ -12,7 +12,14 @@ from one backward pass.)
 from pgm.inference.exact.counts import expected_counts
 from pgm.inference.exact.factors import Factor, intervene
 from pgm.inference.exact.order import Plan
-from pgm.inference.exact.queries import draw, log_partition, marginals, most_probable, plan
+from pgm.inference.exact.queries import (
+    draw,
+    log_partition,
+    marginals,
+    marginals_and_log_partition,
+    most_probable,
+    plan,
+)
 
 __all__ = [
     "Factor",
@@ -22,6 +29,7 @@ __all__ = [
     "intervene",
     "log_partition",
     "marginals",
+    "marginals_and_log_partition",
     "most_probable",
     "plan",
 ]

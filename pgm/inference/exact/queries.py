@@ -88,13 +88,23 @@ def marginals(
         >>> marginals([rain, wet], ["rain"], {"wet": torch.tensor([0, 1])})["rain"]
         tensor([[0.9130, 0.0870], [0.2258, 0.7742]])
     """
+    return marginals_and_log_partition(factors, targets, given, memory=memory)[0]
+
+
+def marginals_and_log_partition(
+    factors: Sequence[Factor],
+    targets: Sequence[str | Scope] | None = None,
+    given: Mapping[str, Any] | None = None,
+    *,
+    memory: int = MEMORY,
+) -> tuple[dict[str | Scope, Tensor], Float[Tensor, " n"]]:
+    """What `marginals` and `log_partition` say, from the same pass."""
     evidence, levels = read(factors, given), sizes(factors)
     wanted = list(levels) if targets is None else [_key(target) for target in targets]
     scopes = {target: (target,) if isinstance(target, str) else target for target in wanted}
     check_known([v for scope in scopes.values() for v in scope], list(levels), what="targets")
     found: dict[str | Scope, list[Tensor]] = {target: [] for target in wanted}
-    together = tuple(scopes.values())
-    start = 0
+    together, sums, start = tuple(scopes.values()), list[Tensor](), 0
     for way, left, part in passes(factors, evidence, together=together, memory=memory):
         log_z, buckets = eliminate(left, way)
         check_possible(log_z, start)
@@ -104,8 +114,9 @@ def marginals(
         for target, i in hosts.items():
             marginal = None if i is None else (p[i], buckets[i].scope)
             found[target].append(_joint(scopes[target], marginal, part, levels, left[0].log_value))
+        sums.append(log_z.expand(part.n))
         start += part.n
-    return {target: torch.cat(pieces) for target, pieces in found.items()}
+    return {target: torch.cat(pieces) for target, pieces in found.items()}, torch.cat(sums)
 
 
 def most_probable(
