@@ -92,7 +92,7 @@ def is_finite(x: Tensor) -> bool:
 
 def rows_of(batch: Mapping[str, Tensor]) -> int:
     """The number of rows of a batch."""
-    return len(next(iter(batch.values())))
+    return next(iter(batch.values())).shape[0]
 
 
 def take(batch: Mapping[str, Tensor], index: Tensor | slice) -> Batch:

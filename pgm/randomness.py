@@ -5,6 +5,7 @@ generator that is lent out many times and goes on where it stopped, so that a lo
 between its steps never disturbs the draws of whoever consumes it.
 """
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -48,8 +49,10 @@ class Stream:
     def running(self) -> Iterator[None]:
         """Runs the block on this stream; the global state is restored afterwards."""
         outer = _get()
-        _set([*self.state, *_fresh(self._seed)[len(self.state) :]])
-        if torch.cuda.is_available() and not torch.cuda.is_initialized():
+        for late in range(len(self.state), len(outer)):  # a GPU that came into use since
+            self.state.append(_fresh(self._seed)[late])
+        _set(self.state)
+        if _has_gpu() and not torch.cuda.is_initialized():
             torch.cuda.manual_seed_all(self._seed)  # for when the block starts the GPUs up
         try:
             yield
@@ -63,25 +66,23 @@ def fresh_seed() -> int:
     return int(torch.randint(2**31 - 1, ()))
 
 
-def _devices() -> list[str]:
-    """The devices that have a generator in use: asking a GPU for its own would start it up."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
-    return ["cpu", *(f"cuda:{i}" for i in range(gpus))]
+def _generators() -> list[torch.Generator]:
+    """Those in use: asking a GPU for its own would start it up."""
+    gpus = torch.cuda.default_generators if torch.cuda.is_initialized() else ()
+    return [torch.default_generator, *gpus]
+
+
+_has_gpu = functools.cache(torch.cuda.is_available)
 
 
 def _fresh(seed: int) -> list[Tensor]:
-    return [torch.Generator(device).manual_seed(seed).get_state() for device in _devices()]
+    return [torch.Generator(g.device).manual_seed(seed).get_state() for g in _generators()]
 
 
 def _get() -> list[Tensor]:
-    return [
-        torch.get_rng_state() if d == "cpu" else torch.cuda.get_rng_state(d) for d in _devices()
-    ]
+    return [generator.get_state() for generator in _generators()]
 
 
 def _set(state: list[Tensor]) -> None:
-    for device, part in zip(_devices(), state, strict=False):
-        if device == "cpu":
-            torch.set_rng_state(part)
-        else:
-            torch.cuda.set_rng_state(part, device)
+    for generator, part in zip(_generators(), state, strict=False):
+        generator.set_state(part)
