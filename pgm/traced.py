@@ -264,10 +264,13 @@ class Replay:
                 )
 
 
-def choose(compile: Compile, *, steps: int, device: torch.device, repaid: int = REPAID) -> Backend:
+def choose(
+    compile: Compile, *, steps: int, device: torch.device, repaid: int | None = None
+) -> Backend:
     """What replays the steps: "eager" is the program itself.
 
-    With "auto" it depends on the number of steps alone (`repaid` or more), so that a run is the
+    With "auto" it depends on the number of steps alone (`repaid` or more, by
+    default `REPAID`), so that a run is the
     same each time, and the same when it is resumed.
 
     Raises:
@@ -280,7 +283,7 @@ def choose(compile: Compile, *, steps: int, device: torch.device, repaid: int = 
     from pgm.tracing import BACKENDS
 
     if compile == "auto":
-        pays = steps >= repaid and device.type == "cpu"
+        pays = steps >= (REPAID if repaid is None else repaid) and device.type == "cpu"
         return best_backend() if pays else "eager"
     if isinstance(compile, bool):
         return best_backend() if compile else "eager"
