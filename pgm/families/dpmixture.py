@@ -7,11 +7,13 @@
 after T sticks, v_T = 1 (Ishwaran & James 2001), which is next to the whole process where the last
 sticks stay empty. The guide is the factorised posterior of Blei & Jordan (2006), "Variational
 inference for Dirichlet process mixtures", in closed form: coordinate ascent (their eqs 18-22) and
-`pgm.fit` climb the same bound.
+`pgm.fit` climb the same bound. Either stops in local optima; merges and splits of clusters lead out
+of most of them (Ueda & Ghahramani 2002).
 """
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pyro
@@ -24,8 +26,9 @@ from torch.nn import functional as F
 from pgm.batch import Batch, as_batch, cells, chunks, rows_of
 from pgm.data import load
 from pgm.families import Example
-from pgm.inference.clusters import kmeans, standard_units
+from pgm.inference.clusters import kmeans, merge_and_split, standard_units
 from pgm.inference.sticks import (
+    check_prior,
     expected_logs,
     gamma_divergence,
     normal_gamma_divergence,
@@ -41,12 +44,11 @@ from pgm.verbs import Imputation, LogProb, decode, encode, impute, interpolate, 
 
 __all__ = ["DPMixture", "coordinate_ascent", "example"]
 
-_AT_ONCE = 2**22
-_HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+_AT_ONCE, _HALF_LOG_TAU = 2**22, 0.5 * math.log(2 * math.pi)
 
 
 class DPMixture(Model):
-    """A truncated Dirichlet-process mixture with a normal-gamma base (Blei & Jordan 2006).
+    """A truncated Dirichlet-process mixture with a normal-gamma base.
 
     Densities, completions and clusters are those of the posterior predictive under the guide.
 
@@ -57,7 +59,8 @@ class DPMixture(Model):
         location: m, the prior mean of a cluster's mean, one number a feature; by default 0.
         scale: prior scale of a cluster, one number a feature, b = (a - 1) scale^2; by default 1.
         strength: kappa, how many rows the prior of the means is worth.
-        shape: a, above 1; half the rows the prior of the precisions is worth.
+        shape: a, above 1; half the rows the prior of the precisions is worth. A large one keeps
+            clusters as wide as `scale`, and few.
 
     Attributes:
         log_sticks: log of the two parameters of q(v_t), shape (T - 1, 2).
@@ -84,10 +87,10 @@ class DPMixture(Model):
         location: Sequence[float] | None = None,
         scale: Sequence[float] | None = None,
         strength: float = 0.1,
-        shape: float = 2.0,
+        shape: float = 1.2,
     ) -> None:
         super().__init__()
-        _check(features, components, concentration, location, scale, strength, shape)
+        check_prior(features, components, concentration, location, scale, strength, shape)
         self.components, self.concentration = components, concentration
         self.strength, self.shape = strength, shape
         m, s = torch.tensor(location or [0.0] * features), torch.tensor(scale or [1.0] * features)
@@ -148,18 +151,21 @@ class DPMixture(Model):
         components: int = 20,
         *,
         sweeps: int = 500,
+        moves: int = 100,
         tolerance: float = 1e-7,
         seed: int | None = None,
         **prior: Any,
     ) -> "DPMixture":
         """The posterior of a model whose prior has the location and scale of the columns.
 
-        Coordinate ascent from k-means++ clusters, without noise: it is not private.
+        Coordinate ascent from k-means++ clusters, then merges and splits of clusters while the
+        bound rises, without noise: it is not private.
 
         Args:
             x: rows, shape (n, d); NaN where cells are missing.
             components: T, at most n.
             sweeps: the most sweeps of `coordinate_ascent`.
+            moves: the most merges and splits that are kept; 0 for coordinate ascent alone.
             tolerance: where it stops, in nats a row.
             seed: of the clusters.
             **prior: concentration, strength and shape of the model.
@@ -173,7 +179,7 @@ class DPMixture(Model):
         with seeded(0):
             model = cls(len(m), components, **base).to(m)
         label = F.one_hot(kmeans(units, components, fresh_seed() if seed is None else seed))
-        coordinate_ascent(model, batch, label, sweeps=sweeps, tolerance=tolerance)
+        coordinate_ascent(model, batch, label, sweeps=sweeps, moves=moves, tolerance=tolerance)
         return model
 
     @property
@@ -203,8 +209,8 @@ class DPMixture(Model):
 
     def bound(self, x: Any) -> Float[Tensor, ""]:
         """The evidence lower bound of all rows, in nats (Blei & Jordan 2006, eq. 15)."""
-        rows_ = _log_joint(self, *_cells(self, prepare(self, x))).logsumexp(-1)
-        return rows_.sum() - _divergence(self)
+        by_row = _log_joint(self, *_cells(self, prepare(self, x))).logsumexp(-1)
+        return by_row.sum() - _divergence(self)
 
 
 def coordinate_ascent(
@@ -213,6 +219,7 @@ def coordinate_ascent(
     start: Tensor | None = None,
     *,
     sweeps: int = 500,
+    moves: int = 0,
     tolerance: float = 1e-7,
 ) -> list[float]:
     """Climbs the bound one factor of the guide after the other, in place (Blei & Jordan, 18-22).
@@ -222,22 +229,22 @@ def coordinate_ascent(
         x: all the rows.
         start: responsibilities to begin with, shape (n, T); by default those of the guide.
         sweeps: the most sweeps.
+        moves: the most merges and splits of clusters kept after that, each tried for ten sweeps.
         tolerance: it stops where a sweep raises the bound by less, in nats a row.
 
     Returns:
-        The bound after every sweep, in nats.
+        The bound after every sweep, in nats; those of the moves that were not kept are left out.
     """
-    dtype, history = model.dtype, list[float]()
-    x, seen = _cells(model.double(), prepare(model, x))
+    dtype, (x, seen) = model.dtype, _cells(model.double(), prepare(model, x))
+    climb = partial(_climb, model, x, seen, least=tolerance * len(x))
     with torch.no_grad():
         r = _log_joint(model, x, seen).softmax(-1) if start is None else start.to(x)
-        for _ in range(sweeps):
-            _update(model, x, seen, r)
-            log_joint = _log_joint(model, x, seen)
-            history.append(float(log_joint.logsumexp(-1).sum() - _divergence(model)))
-            r = log_joint.softmax(-1)
-            if len(history) > 1 and history[-1] - history[-2] < tolerance * len(x):
-                break
+        history, r = climb(r, most=sweeps)
+        if moves and sweeps:
+            units = (x - model.location) / model.rate.sqrt() * seen
+            tried = partial(climb, most=10)
+            kept, r = merge_and_split(tried, units, r, history[-1], moves, tolerance * len(x))
+            history += kept + climb(r, most=sweeps)[0]
     model.to(dtype)
     return history
 
@@ -283,8 +290,7 @@ def _complete(
     k = dist.Categorical(logits=_log_predictive(model, x, seen)).sample((draws,))
     df, scale = _predictive(model)
     drawn = dist.StudentT(df[k], model.means[k], scale[k]).sample()
-    completed = torch.where(seen, x, drawn)
-    return Imputation(Batch(x=completed), x.new_full((len(x),), particles))
+    return Imputation(Batch(x=torch.where(seen, x, drawn)), x.new_full((len(x),), particles))
 
 
 decode.refuse(
@@ -297,6 +303,27 @@ interpolate.refuse(
 )
 
 
+def _climb(
+    model: DPMixture,
+    x: Float[Tensor, "n d"],
+    seen: Bool[Tensor, "n d"],
+    r: Float[Tensor, "n T"],
+    *,
+    most: int,
+    least: float,
+) -> tuple[list[float], Float[Tensor, "n T"]]:
+    """The bound after every sweep, and the responsibilities then."""
+    history = list[float]()
+    for _ in range(most):
+        _update(model, x, seen, r)
+        log_joint = _log_joint(model, x, seen)
+        history.append(float(log_joint.logsumexp(-1).sum() - _divergence(model)))
+        r = log_joint.softmax(-1)
+        if len(history) > 1 and history[-1] - history[-2] < least:
+            break
+    return history, r
+
+
 def _update(
     model: DPMixture,
     x: Float[Tensor, "n d"],
@@ -305,8 +332,7 @@ def _update(
 ) -> None:
     """Every factor at its optimum given the responsibilities, large components first."""
     r = r[:, r.sum(0).argsort(descending=True, stable=True)]  # Kurihara et al. (2007)
-    count = r.sum(0)
-    m, *others = normal_gamma_posterior(model.prior, x, seen.to(x), r)
+    count, (m, *others) = r.sum(0), normal_gamma_posterior(model.prior, x, seen.to(x), r)
     model.means.copy_(m)
     logs = model.log_strengths, model.log_shapes, model.log_rates
     for factor, value in zip(logs, others, strict=True):
@@ -323,11 +349,8 @@ def _log_joint(
 ) -> Float[Tensor, "n T"]:
     """E log pi_k + E log N(x_seen; mu_k, 1 / tau_k) under the guide (Blei & Jordan, eq. 22)."""
     m, kappa, a, b = model.base()
-    log_tau, squares = (
-        torch.digamma(a) - b.log(),
-        a / b * (x.unsqueeze(-2) - m).square() + 1 / kappa,
-    )
-    each = 0.5 * (log_tau - squares) - _HALF_LOG_TAU
+    squares = a / b * (x.unsqueeze(-2) - m).square() + 1 / kappa
+    each = 0.5 * (torch.digamma(a) - b.log() - squares) - _HALF_LOG_TAU
     log_x = torch.where(seen.unsqueeze(-2), each, 0.0).sum(-1)
     return stick_breaking(*expected_logs(*model.log_sticks.exp().unbind(-1))) + log_x
 
@@ -375,26 +398,3 @@ def _cells(model: DPMixture, batch: Batch) -> tuple[Float[Tensor, "n d"], Bool[T
 
 def _pieces(model: DPMixture, batch: Batch) -> Iterator[Batch]:
     return chunks(batch, max(1, _AT_ONCE // model.means.numel()))
-
-
-def _check(
-    features: int,
-    components: int,
-    concentration: float | None,
-    location: Sequence[float] | None,
-    scale: Sequence[float] | None,
-    strength: float,
-    shape: float,
-) -> None:
-    if features < 1 or components < 2:
-        raise ValueError(
-            f"features is {features} and components {components}; a stick is broken at least once."
-        )
-    for name, value in {"location": location, "scale": scale}.items():
-        if value is not None and len(value) != features:
-            raise ValueError(f"{name} has {len(value)} numbers; it takes one for each feature.")
-    positive = {"concentration": 1.0 if concentration is None else concentration}
-    positive |= {"strength": strength, "shape - 1": shape - 1, "scale": min(scale or [1.0])}
-    for name, number in positive.items():
-        if not 0 < number < math.inf:
-            raise ValueError(f"{name} is {number:g}; it is positive and finite.")

@@ -4,6 +4,8 @@ pi_t = v_t prod_{s<t} (1 - v_s), the last stick being all that is left (Sethuram
 James 2001), with q(v_t) = Beta and q(mu, tau) = N(mu; m, 1 / (kappa tau)) Gamma(tau; a, b).
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,11 +54,11 @@ def normal_gamma_posterior(
 ) -> tuple[Float[Tensor, "T d"], ...]:
     """m, kappa, a, b of every component given rows weighed by r (Bishop 2006, Sec. 2.3.6)."""
     m0, kappa0, a0, b0 = prior
-    N, first, second = r.T @ mask, r.T @ (mask * x), r.T @ (mask * x.square())
+    y = mask * (x - m0)  # far from zero the squares of x would leave no digits
+    N, first, second = r.T @ mask, r.T @ y, r.T @ y.square()
     kappa = kappa0 + N
-    m = (kappa0 * m0 + first) / kappa
-    b = b0 + 0.5 * (second + kappa0 * m0.square() - kappa * m.square())
-    return m, kappa, a0 + 0.5 * N, b.clamp(min=1e-12)
+    b = b0 + 0.5 * (second - first.square() / kappa).clamp(min=0.0)
+    return m0 + first / kappa, kappa, a0 + 0.5 * N, b
 
 
 def normal_gamma_divergence(
@@ -71,6 +73,30 @@ def normal_gamma_divergence(
 def gamma_divergence(a: Tensor, b: Tensor, prior_a: Tensor, prior_b: Tensor) -> Tensor:
     """KL(Gamma(a, b) || Gamma(prior_a, prior_b)), element by element."""
     return kl_divergence(_of(Gamma, a, b), _of(Gamma, prior_a, prior_b))
+
+
+def check_prior(
+    features: int,
+    components: int,
+    concentration: float | None,
+    location: Sequence[float] | None,
+    scale: Sequence[float] | None,
+    strength: float,
+    shape: float,
+) -> None:
+    """The parameters of a `DPMixture` (ValueError)."""
+    if features < 1 or components < 2:
+        raise ValueError(
+            f"features is {features} and components {components}; a stick is broken at least once."
+        )
+    for name, value in {"location": location, "scale": scale}.items():
+        if value is not None and len(value) != features:
+            raise ValueError(f"{name} has {len(value)} numbers; it takes one for each feature.")
+    positive = {"concentration": 1.0 if concentration is None else concentration}
+    positive |= {"strength": strength, "shape - 1": shape - 1, "scale": min(scale or [1.0])}
+    for name, number in positive.items():
+        if not 0 < number < math.inf:
+            raise ValueError(f"{name} is {number:g}; it is positive and finite.")
 
 
 def _of(family: Any, *parameters: Tensor) -> Any:
