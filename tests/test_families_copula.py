@@ -17,6 +17,7 @@ import causal
 import pgm
 from pgm.data import load
 from pgm.families.copula import GaussianCopula, TCopula
+from pgm.inference.copulas import marginals
 
 NAN = float("nan")
 
@@ -104,13 +105,32 @@ def test_tail_dependence_is_that_of_demarta_and_mcneil(rho: float, df: float) ->
     assert torch.equal(GaussianCopula(2).tail_dependence, torch.eye(2))
 
 
-def test_published_tail_coefficients() -> None:
-    """Demarta & McNeil (2005), Table 1: nu = 4, rho = .5 gives .25; nu = 10, rho = .9 gives .46."""
-    for df, rho, published in [(4.0, 0.5, 0.25), (10.0, 0.9, 0.46), (2.0, 0.0, 0.18)]:
+@pytest.mark.parametrize("rho", [-0.8, 0.0, 0.5, 0.9])
+def test_tail_dependence_of_one_and_three_degrees_of_freedom_is_algebraic(rho: float) -> None:
+    """lambda is 1 - s for nu = 1, and 1 - 3 s / 2 + s^3 / 2 for nu = 3, s^2 = (1 - rho) / 2.
+
+    From T_2(t) = (1 + t / sqrt(2 + t^2)) / 2 and T_4(t) = 1/2 + 3/8 u (1 - u^2 / 12), with
+    u = t / sqrt(1 + t^2 / 4), at t = -sqrt((nu + 1) (1 - rho) / (1 + rho)).
+    """
+    s = ((1 - rho) / 2) ** 0.5
+    for df, known in [(1.0, 1 - s), (3.0, 1 - 1.5 * s + 0.5 * s**3)]:
         model = TCopula(2, df=df).double()
         with torch.no_grad():
             model.below[0] = rho / (1 - rho**2) ** 0.5
-        assert model.tail_dependence[0, 1].item() == pytest.approx(published, abs=0.006)
+        assert model.tail_dependence[0, 1].item() == pytest.approx(known, rel=1e-6)
+
+
+def test_tail_dependence_is_what_the_draws_show() -> None:
+    """lambda = 2 lim P(X_2 > x | X_1 = x) for columns of one law (l'Hopital on the definition)."""
+    model = TCopula(2, marginals="student", df=3.0).double()
+    with torch.no_grad():
+        model.below[0] = 0.57735
+        model.marginals.log_df.fill_(math.log(3.0))
+    for far in (1e3, -1e3):
+        drawn = pgm.impute(model, torch.tensor([[far, NAN]]).double(), draws=20_000, seed=0)
+        beyond = (drawn.draws["x"][:, 0, 1] * math.copysign(1, far) > 1e3).double().mean().item()
+        known = model.tail_dependence[0, 1].item()
+        assert 2 * beyond == pytest.approx(known, abs=4 * 2 * (0.16 / 20_000) ** 0.5)
 
 
 @pytest.mark.parametrize("law", ["normal", "kernel"])
@@ -146,6 +166,23 @@ def test_kernel_marginals_are_those_of_scipy() -> None:
     z = torch.tensor([[-9.0, 8.0], [0.0, 0.3], [-1.5, 2.0], [30.0, -30.0]]).double()
     back, _ = model.marginals.scores(model.marginals.inverse(z))
     assert torch.allclose(back, z, atol=1e-7)
+
+
+def test_quantiles_of_kernels_are_found_in_a_few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score that is met is left alone: bisecting it away and back took forty looks a row."""
+    looked, look = list[int](), marginals._scores_in_pieces
+
+    def counted(y: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+        looked.append(len(y))
+        return look(y, *others)
+
+    monkeypatch.setattr(marginals, "_scores_in_pieces", counted)
+    model = GaussianCopula.from_data(load("two_moons", n=500).x)
+    x = pgm.sample(model, 2000, seed=0)["x"]
+    assert sum(looked) < 4 * x.numel()
+    z = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)).double()
+    back = model.double().marginals.scores(model.marginals.inverse(z))[0]
+    assert torch.allclose(back, z, rtol=0, atol=1e-9)
 
 
 def test_the_estimate_is_the_maximum_and_recovers_the_truth() -> None:

@@ -17,6 +17,7 @@ import causal
 import pgm
 from pgm.data import load
 from pgm.families.dpmixture import DPMixture, coordinate_ascent
+from pgm.inference import clusters
 
 NAN = float("nan")
 ALPHA, KAPPA, SHAPE = 0.7, 0.5, 2.5
@@ -243,6 +244,18 @@ def test_a_split_leads_out_of_an_optimum_with_two_clusters_in_one() -> None:
     assert all(b >= a - 1e-6 for a, b in itertools.pairwise(history))
     assert history[-1] == pytest.approx(float(model.bound(x).detach()))
     assert model.occupied(x, draws=50, seed=0).argmax() + 1 == 3
+
+
+def test_moves_leave_every_row_whole() -> None:
+    x = rows(30)
+    r = torch.rand(30, 4, generator=torch.Generator().manual_seed(0)).double()
+    r[:, 3] = 0.0
+    r = r / r.sum(-1, keepdim=True)
+    proposals = [*clusters._merges(x, r), *clusters._splits(x, r)]
+    assert len(proposals) >= 2 + 3
+    for proposal in proposals:
+        assert torch.allclose(proposal.sum(-1), torch.ones(30).double())
+        assert not torch.equal(proposal, r)
 
 
 def test_the_place_and_unit_of_the_columns_change_nothing() -> None:

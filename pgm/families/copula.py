@@ -5,7 +5,7 @@
 (Sklar 1959; Joe 2014, Sec. 2.6 and 2.7; Demarta & McNeil 2005, "The t copula and related copulas").
 The Gaussian copula has no tail dependence; that of the t copula is
 
-    lambda = 2 T_{nu+1}(-sqrt((nu + 1) (1 - rho) / (1 + rho)))    (Demarta & McNeil, eq. 5)
+    lambda = 2 T_{nu+1}(-sqrt((nu + 1) (1 - rho) / (1 + rho)))    (Demarta & McNeil 2005)
 
 for both tails. Columns are continuous: of discrete ones the copula is not unique, and the density
 at the scores of one transform would be that of another model (Genest & Neslehova 2007).
@@ -229,7 +229,7 @@ class TCopula(GaussianCopula):
 
     @property
     def tail_dependence(self) -> Float[Tensor, "d d"]:
-        """2 T_{nu+1}(-sqrt((nu + 1) (1 - rho) / (1 + rho))) by pairs (Demarta & McNeil, eq. 5)."""
+        """2 T_{nu+1}(-sqrt((nu + 1) (1 - rho) / (1 + rho))) by pairs (Demarta & McNeil 2005)."""
         rho, df = self.correlation.clamp(-1, 1), self.df
         t = -((df + 1) * (1 - rho) / (1 + rho)).clamp(min=0).sqrt()
         return 2 * torch.special.log_ndtr(normal_score("student", t, df + 1)).exp()

@@ -100,36 +100,20 @@ class Marginals(nn.Module):
 
     def _kernel(self, y: Float[Tensor, "*n d"]) -> tuple[Float[Tensor, "*n d"], Tensor]:
         """Scores and log densities, a piece of the rows at a time."""
-        most = max(1, _AT_ONCE // self.points.numel())
-        pieces = [self._kernel_piece(part) for part in y.reshape(-1, y.shape[-1]).split(most)]
+        most, h = max(1, _AT_ONCE // self.points.numel()), self.log_scale.exp()
+        pieces = [
+            kernel_scores(part, self.points, h) for part in y.reshape(-1, y.shape[-1]).split(most)
+        ]
         z, log_f = (torch.cat(part).reshape(y.shape).to(y) for part in zip(*pieces, strict=True))
         return z, log_f
 
-    def _kernel_piece(self, y: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d"], Tensor]:
-        h, N = self.log_scale.exp(), len(self.points)
-        sign = torch.where(y > self.points[N // 2], -1.0, 1.0).double()  # to the smaller tail
-        u = ((y.unsqueeze(-2) - self.points) / h).double()
-        log_tail = torch.special.log_ndtr(sign.unsqueeze(-2) * u).logsumexp(-2) - math.log(N)
-        log_f = (-0.5 * u.square()).logsumexp(-2) - _HALF_LOG_TAU - self.log_scale - math.log(N)
-        return sign * normal_quantile(log_tail), log_f
-
     def _solve(self, z: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        """y with score z: a bracket between known scores, then Newton's steps that stay in it."""
-        nodes = self._nodes()
-        known, flat = self._kernel(nodes)[0], z.double().reshape(-1, z.shape[-1])
-        at = torch.searchsorted(known.T.contiguous(), flat.T.contiguous()).T
-        at = at.clamp(1, len(nodes) - 1)
-        low, high = nodes.gather(0, at - 1), nodes.gather(0, at)
-        z_low, z_high = known.gather(0, at - 1), known.gather(0, at)
-        share = ((flat - z_low) / (z_high - z_low).clamp(min=1e-12)).clamp(0, 1)
-        y, close = torch.lerp(low, high, share), 10 * torch.finfo(z.dtype).eps
-        for _ in range(40):
-            s, log_f = self._kernel(y)
-            if bool(((s - flat).abs() < close * (1 + flat.abs())).all()):
-                break
-            low, high = torch.where(s < flat, y, low), torch.where(s < flat, high, y)
-            step = y - (s - flat) / (log_f + 0.5 * s.square() + _HALF_LOG_TAU).exp()
-            y = torch.where((step > low) & (step < high), step, (low + high) / 2)
+        """y with score z, column by column."""
+        nodes, flat = self._nodes(), z.double().reshape(-1, z.shape[-1])
+        known, close = self._kernel(nodes)[0], 10 * torch.finfo(z.dtype).eps
+        points, h = self.points.double(), self.log_scale.exp().double()
+        each = zip(flat.T, nodes.T, known.T, points.T, h, strict=True)
+        y = torch.stack([kernel_quantiles(*column, close=close) for column in each], -1)
         return y.reshape(z.shape).to(z)
 
     def _nodes(self) -> Float[Tensor, "m d"]:
@@ -194,6 +178,75 @@ def bandwidth(points: Float[Tensor, "N d"]) -> Float[Tensor, " d"]:
     sd, robust = points.std(0, correction=0), (high - low) / 1.34
     spread = torch.where(robust > 0, torch.minimum(sd, robust), sd)
     return 0.9 * spread * len(points) ** -0.2
+
+
+def kernel_scores(
+    y: Float[Tensor, "n d"], points: Float[Tensor, "N d"], h: Float[Tensor, " d"]
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """Normal scores and log densities of normal kernels of width h on points that are sorted."""
+    N = len(points)
+    sign = torch.where(y > points[N // 2], -1.0, 1.0).double()  # to the smaller tail
+    u = ((y.unsqueeze(-2) - points) / h).double()
+    log_tail = torch.special.log_ndtr(sign.unsqueeze(-2) * u).logsumexp(-2) - math.log(N)
+    log_f = (-0.5 * u.square()).logsumexp(-2) - _HALF_LOG_TAU - h.log() - math.log(N)
+    return sign * normal_quantile(log_tail), log_f
+
+
+def kernel_quantiles(
+    z: Float[Tensor, " n"],
+    nodes: Float[Tensor, " m"],
+    known: Float[Tensor, " m"],
+    points: Float[Tensor, " N"],
+    h: Float[Tensor, ""],
+    *,
+    close: float,
+) -> Float[Tensor, " n"]:
+    """The inverse of one column of `kernel_scores`, to `close` in z: Newton's steps in a bracket.
+
+    Args:
+        z: normal scores.
+        nodes: places that bracket the answers, sorted.
+        known: their scores.
+        points: where the kernels stand, sorted.
+        h: their width.
+        close: the error of a score, relative to 1 + |z|.
+    """
+    at = torch.searchsorted(known.contiguous(), z.contiguous()).clamp(1, len(nodes) - 1)
+    low, high = nodes[at - 1], nodes[at]
+    share = (z - known[at - 1]) / (known[at] - known[at - 1]).clamp(min=1e-12)
+    y = torch.lerp(low, high, share.clamp(0, 1))
+    left = torch.arange(len(z), device=z.device)
+    for _ in range(60):
+        s, log_f = _scores_in_pieces(y[left], points, h)
+        far = (s - z[left]).abs() >= close * (1 + z[left].abs())
+        left, s, log_f = left[far], s[far], log_f[far]
+        if not len(left):
+            break
+        now, under = y[left], s < z[left]
+        low[left[under]], high[left[~under]] = now[under], now[~under]
+        step = now - (s - z[left]) / (log_f + 0.5 * s.square() + _HALF_LOG_TAU).exp()
+        inside = (step > low[left]) & (step < high[left])
+        y[left] = torch.where(inside, step, (low[left] + high[left]) / 2)
+    return y
+
+
+def _scores_in_pieces(
+    y: Float[Tensor, " n"], points: Float[Tensor, " N"], h: Float[Tensor, ""]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """As `kernel_scores` of one column, by plain sums where the tail is no smaller than 1e-250."""
+    scores, logs, N = [], [], len(points)
+    for part in y.split(max(1, _AT_ONCE // N)):
+        sign = torch.where(part > points[N // 2], -1.0, 1.0).to(y)
+        u = (part.unsqueeze(-1) - points) / h
+        tail = torch.special.ndtr(sign.unsqueeze(-1) * u).mean(-1)
+        log_f = u.square_().mul_(-0.5).exp_().mean(-1).log() - _HALF_LOG_TAU - h.log()
+        z, small = sign * normal_quantile(tail.clamp(min=1e-250).log()), tail < 1e-250
+        if bool(small.any()):
+            exact = kernel_scores(part[small].unsqueeze(-1), points.unsqueeze(-1), h.view(1))
+            z[small], log_f[small] = exact[0].squeeze(-1), exact[1].squeeze(-1)
+        scores.append(z)
+        logs.append(log_f)
+    return torch.cat(scores or [y]), torch.cat(logs or [y])
 
 
 def normal_quantile(log_p: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
