@@ -5,11 +5,13 @@
 (Kalman 1960; Murphy 2023, Sec. 8.2; for level and trend Harvey 1989, "Forecasting, structural time
 series models and the Kalman filter"). A row is a whole series and one site, its states integrated
 out by the Kalman filter: densities, states, completions and forecasts are exact, and missing cells
-are left out of all of them. Fitted by gradients of the exact likelihood, `pgm.fit`.
+are left out of all of them. Fitted by gradients of the exact likelihood, `pgm.fit`, or by
+expectation maximisation, `shumway_stoffer`.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, Literal
 
 import pyro
@@ -20,8 +22,10 @@ from torch import Tensor, nn
 from pgm.batch import Batch, cells, chunks
 from pgm.families import Example
 from pgm.inference.chains import kalman
+from pgm.inference.chains import shumway_stoffer as em
+from pgm.inference.chains.baum_welch import Climb
 from pgm.inference.chains.kalman import Normals, System
-from pgm.inference.chains.linear_gaussian import LinearGaussian
+from pgm.inference.chains.linear_gaussian import LinearGaussian, check_system
 from pgm.inference.chains.questions import (
     Forecast,
     check_counts,
@@ -34,9 +38,10 @@ from pgm.inference.chains.questions import (
 from pgm.model import Model, rows
 from pgm.objectives import objective
 from pgm.randomness import seeded
+from pgm.verb import prepare
 from pgm.verbs import Imputation, LogProb, decode, encode, impute, log_prob
 
-__all__ = ["Covariance", "StateSpace", "example"]
+__all__ = ["Covariance", "StateSpace", "example", "shumway_stoffer"]
 
 Covariance = Literal["diagonal", "full"]
 """The shape of the noises' covariances Q and R."""
@@ -103,7 +108,7 @@ class StateSpace(Model):
         super().__init__()
         d = 1 if features is None else features
         k = latents if transition is None else len(transition)
-        check_sizes(length, k, d, transition, observation, covariance, initial_scale)
+        check_system(length, k, d, transition, observation, covariance, initial_scale)
         self.length, self.step = length, () if features is None else (d,)
         C = torch.randn(d, k) / math.sqrt(k)
         _hold(self, "transition", 0.9 * torch.eye(k), given=transition)
@@ -162,6 +167,52 @@ class StateSpace(Model):
         """x ~ N(.; A, C, Q, R), a whole series in one site."""
         with rows(n):
             pyro.sample("x", self.chain)
+
+
+def shumway_stoffer(
+    model: StateSpace, data: Any, *, steps: int = 200, tolerance: float = 1e-6
+) -> Climb:
+    """Fits what is not given, in place, by expectation maximisation (Shumway & Stoffer 1982).
+
+    Computed in double precision and without noise, so it is not private. Close to the maximum
+    `pgm.fit` is faster.
+
+    Args:
+        model: where it starts from.
+        data: the series; NaN where cells are missing.
+        steps: at most so many.
+        tolerance: stop when a step gains less than this, in nats a series.
+
+    Returns:
+        The log-likelihood before every step and after the last, which never falls.
+
+    Raises:
+        ValueError: nothing was seen, or steps below 1.
+
+    Example:
+        >>> x = torch.tensor([[0.1, 0.4, 0.3, 0.9, 1.2, 1.1]])
+        >>> run = shumway_stoffer(StateSpace.local_level(6, initial_scale=1.0), x, steps=20)
+        >>> run.log_likelihood[-1] > run.log_likelihood[0]
+        True
+    """
+    check_counts(steps=steps)
+    x, seen = _cells(model, prepare(model, data))
+    if seen is not None and not bool(seen.any()):
+        raise ValueError("Every cell of the series is missing: there is nothing to learn from.")
+    parts: dict[str, em.Part] = {"transition": "transition", "observation": "observation"}
+    parts["initial_mean"] = "initial"
+    learned = [part for name, part in parts.items() if name in dict(model.named_parameters())]
+    system, run = em.climb(
+        System(*(getattr(model.system, f.name).detach().double() for f in fields(System))),
+        x.double(),
+        seen,
+        learned=learned,
+        covariance="diagonal" if model.process.lower is None else "full",
+        steps=steps,
+        tolerance=tolerance,
+    )
+    _write(model, system)
+    return run
 
 
 def example() -> Example:
@@ -288,6 +339,21 @@ def _hold(model: StateSpace, name: str, start: Tensor, *, given: Tensor | None) 
         model.register_buffer(name, given.detach().clone())
 
 
+@torch.no_grad()
+def _write(model: StateSpace, system: System) -> None:
+    """The matrices of a system into the parameters; those that were given are the same."""
+    model.transition.copy_(system.A)
+    model.observation.copy_(system.C)
+    model.offset.copy_(system.offset)
+    model.initial_mean.copy_(system.m0)
+    model.initial_log_scales.copy_(0.5 * system.P0.diagonal().log())
+    for root, S in ((model.process, system.Q), (model.noise, system.R)):
+        L = torch.linalg.cholesky(S)
+        root.log_scales.copy_(L.diagonal().log())
+        if root.lower is not None:
+            root.lower.copy_(L.tril(-1))
+
+
 def _filtered(model: StateSpace, batch: Batch) -> kalman.Filtered:
     return kalman.kalman_filter(model.system, *_cells(model, batch))
 
@@ -311,42 +377,3 @@ def _pieces(model: StateSpace, batch: Batch, times: int = 1) -> Any:
     """The series in pieces whose covariances fit memory."""
     size = (len(model.initial_mean) + len(model.offset)) ** 2
     return chunks(batch, max(1, _AT_ONCE // (model.length * size * times)))
-
-
-def check_sizes(
-    length: int,
-    k: int,
-    d: int,
-    transition: Tensor | None,
-    observation: Tensor | None,
-    covariance: str,
-    initial_scale: float | None,
-) -> None:
-    """The sizes and matrices of a state space model.
-
-    Raises:
-        ValueError: they do not fit together.
-    """
-    if min(length, k, d) < 1:
-        raise ValueError(
-            f"A series of {length} steps of {d} numbers and {k} latents was asked for; every size "
-            "is 1 or more."
-        )
-    expected = {"transition": (transition, (k, k)), "observation": (observation, (d, k))}
-    for name, (matrix, shape) in expected.items():
-        if matrix is None:
-            continue
-        if tuple(matrix.shape) != shape or not matrix.is_floating_point():
-            raise ValueError(
-                f"{name} is {matrix.dtype} of shape {tuple(matrix.shape)}; with {k} latents and "
-                f"{d} cells a step it is a floating-point tensor of shape {shape}."
-            )
-        if not bool(matrix.isfinite().all()):
-            raise ValueError(f"{name} holds values that are not finite.")
-    if covariance not in ("diagonal", "full"):
-        raise ValueError(f"There is no covariance {covariance!r}; there are 'diagonal' and 'full'.")
-    if initial_scale is not None and not 0 < initial_scale < math.inf:
-        raise ValueError(
-            f"initial_scale is {initial_scale}; it is a standard deviation, positive and finite. "
-            "To know nothing of the first state, take one much larger than the data."
-        )

@@ -24,10 +24,12 @@ __all__ = [
     "after_the_last",
     "draw_paths",
     "draw_prior",
+    "gains",
     "kalman_filter",
     "log_likelihood",
     "normals",
     "predicted",
+    "shown",
     "smoother",
 ]
 
@@ -131,13 +133,18 @@ def smoother(system: System, known: Filtered) -> list[tuple[Tensor, Tensor]]:
     """The state at every step given all of them, as in `Filtered.after` (Rauch et al. 1965)."""
     m, P = known.after[-1]
     smoothed = [(m, P)]
-    pairs = zip(known.after[:-1], known.before[1:], strict=True)
-    for (mean, covariance), (ahead, P_ahead) in reversed(list(pairs)):
-        J = _divide(covariance @ system.A.mT, P_ahead)
+    triples = zip(known.after[:-1], known.before[1:], gains(system, known), strict=True)
+    for (mean, covariance), (ahead, P_ahead), J in reversed(list(triples)):
         m = mean + _apply(J, m - ahead)
         P = _symmetric(covariance + J @ (P - P_ahead) @ J.mT)
         smoothed.append((m, P))
     return smoothed[::-1]
+
+
+def gains(system: System, known: Filtered) -> list[Tensor]:
+    """J_t = P_t A' P_{t+1}^-1 of all steps but the last; Cov(z_{t+1}, z_t) is P_{t+1} J_t'."""
+    pairs = zip(known.after[:-1], known.before[1:], strict=True)
+    return [_divide(P @ system.A.mT, P_ahead) for (_, P), (_, P_ahead) in pairs]
 
 
 def normals(states: list[tuple[Tensor, Tensor]]) -> Normals:
@@ -205,7 +212,7 @@ def _expected(system: System, z: Tensor, x: Tensor, seen: Tensor) -> Tensor:
     """E[x_t | x_seen] where the state's mean is z: noise that is shared moves the missing cells."""
     mean = z @ system.C.mT + system.offset
     M = seen.to(x.dtype)
-    _, R = _shown(system, M)
+    _, R = shown(system, M)
     gap = torch.cholesky_solve((M * (x - mean)).unsqueeze(-1), torch.linalg.cholesky(R))
     return mean + (system.R @ (M.unsqueeze(-1) * gap)).squeeze(-1)
 
@@ -219,7 +226,7 @@ def _update(
     size: Tensor | float = count
     if seen is not None:
         M = seen.to(x.dtype)
-        C, R = _shown(system, M)
+        C, R = shown(system, M)
         gap, size = M * gap, M.sum(-1)
     PC = P @ C.mT
     L = torch.linalg.cholesky(_symmetric(C @ PC + R))
@@ -231,7 +238,7 @@ def _update(
     return m + _apply(K, gap), _symmetric(rest @ P @ rest.mT + K @ R @ K.mT), term
 
 
-def _shown(system: System, M: Float[Tensor, "*n d"]) -> tuple[Tensor, Tensor]:
+def shown(system: System, M: Float[Tensor, "*n d"]) -> tuple[Tensor, Tensor]:
     """C and R of the seen cells: M C, and M R M + I - M."""
     R = M.unsqueeze(-1) * system.R * M.unsqueeze(-2) + torch.diag_embed(1 - M)
     return M.unsqueeze(-1) * system.C, R

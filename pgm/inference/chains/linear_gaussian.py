@@ -3,6 +3,7 @@
 Its density is the product of what the Kalman filter predicts, step by step (Schweppe 1965).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.distributions import constraints
 from pgm.inference.chains.kalman import System, draw_prior, log_likelihood
 from pgm.sites import Marginalisable
 
-__all__ = ["LinearGaussian"]
+__all__ = ["LinearGaussian", "check_system"]
 
 
 class LinearGaussian(Marginalisable):
@@ -79,3 +80,42 @@ class LinearGaussian(Marginalisable):
 
     def _vectors(self, x: Any) -> Any:
         return x if self.step or x is None else x.unsqueeze(-1)
+
+
+def check_system(
+    length: int,
+    k: int,
+    d: int,
+    transition: Tensor | None,
+    observation: Tensor | None,
+    covariance: str,
+    initial_scale: float | None,
+) -> None:
+    """The sizes and matrices of a state space model.
+
+    Raises:
+        ValueError: they do not fit together.
+    """
+    if min(length, k, d) < 1:
+        raise ValueError(
+            f"A series of {length} steps of {d} numbers and {k} latents was asked for; every size "
+            "is 1 or more."
+        )
+    expected = {"transition": (transition, (k, k)), "observation": (observation, (d, k))}
+    for name, (matrix, shape) in expected.items():
+        if matrix is None:
+            continue
+        if tuple(matrix.shape) != shape or not matrix.is_floating_point():
+            raise ValueError(
+                f"{name} is {matrix.dtype} of shape {tuple(matrix.shape)}; with {k} latents and "
+                f"{d} cells a step it is a floating-point tensor of shape {shape}."
+            )
+        if not bool(matrix.isfinite().all()):
+            raise ValueError(f"{name} holds values that are not finite.")
+    if covariance not in ("diagonal", "full"):
+        raise ValueError(f"There is no covariance {covariance!r}; there are 'diagonal' and 'full'.")
+    if initial_scale is not None and not 0 < initial_scale < math.inf:
+        raise ValueError(
+            f"initial_scale is {initial_scale}; it is a standard deviation, positive and finite. "
+            "To know nothing of the first state, take one much larger than the data."
+        )
