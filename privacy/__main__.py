@@ -51,7 +51,10 @@ def _budget(options: argparse.Namespace) -> str:
         for accountant in ACCOUNTANTS
     }
     head = f"sigma {sigma:.5g}, rate {rate:.5g}, {steps} steps, delta {options.delta:g}"
-    return "\n".join([head, *(f"  epsilon by {a}  {e:.3f}" for a, e in spent.items())])
+    lines = [head, *(f"  epsilon by {a}  {e:.3f}" for a, e in spent.items())]
+    if 0 < spent["prv"] == spent["rdp"]:
+        lines.append("  prv's arithmetic does not reach this delta: its figure is the rdp bound")
+    return "\n".join(lines)
 
 
 def _ledger(options: argparse.Namespace) -> str:

@@ -18,11 +18,10 @@ Each step may depend on the outcomes of those before; its noise and rate may not
 
 import functools
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
+from privacy import prv
 from privacy.approximate import (
     Approximate,
     Profile,
@@ -44,6 +43,7 @@ ORDERS = (
     *range(12, 64),
 )  # fmt: skip
 HIGH_ORDERS = (64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
+_LEAST_DELTA = 1e-300
 _PRV_LIMIT = 300.0
 """Beyond this epsilon the grid of the PRV accountant overflows; the RDP bound is used."""
 
@@ -84,7 +84,8 @@ def compose(history: History, *, delta: float, accountant: Accountant = "prv") -
     """The epsilon that a history of releases spends together: an upper bound.
 
     0 if nothing was released, infinity if anything was released without noise. Where the PRV
-    accountant's grid overflows (epsilon above 300), the RDP bound is what is returned.
+    accountant's grid overflows (epsilon above 300), or its arithmetic does not reach as small a
+    delta (`privacy.prv`), the RDP bound is what is returned, which holds as well.
 
     Args:
         history: (noise multiplier, sampling rate, steps) of each release, or an `Approximate`.
@@ -179,10 +180,11 @@ def check_delta(delta: float, *, rows: int | None = None) -> None:
     Raises:
         ValueError: it is not in (0, 1), or not below 1 / rows.
     """
-    if not 0 < delta < 1:
+    if not _LEAST_DELTA <= delta < 1:
         raise ValueError(
             f"delta is {delta}; it is the probability with which the guarantee may fail, strictly "
-            "between 0 and 1, such as 1e-5."
+            f"between 0 and 1, such as 1e-5 (below {_LEAST_DELTA:g} no number here can be told "
+            "from 0)."
         )
     if rows is not None and delta >= 1 / rows:
         raise ValueError(
@@ -246,7 +248,7 @@ def _best_order(
     from opacus.accountants.analysis import rdp
 
     divergence = renyi_divergence(gaussians, others, orders)
-    with _quiet():
+    with prv.quiet():
         bound, order = rdp.get_privacy_spent(orders=list(orders), rdp=divergence, delta=delta)
     return max(0.0, float(bound)), float(order)
 
@@ -296,9 +298,11 @@ def _prv(
     if all(q == 1 for _, q, _ in gaussians):
         curve = combined(_gaussian(gaussians), others)
         return least_epsilon(curve, delta, most=bound)
+    if not prv.reaches(gaussians, delta):
+        return bound
     if not others:
-        return _opacus_prv(gaussians, delta, bound)
-    curve = combined(_opacus_profile(gaussians, delta, bound), others)
+        return min(bound, prv.upper_bound(gaussians, delta, rdp=bound))
+    curve = combined(prv.profile(gaussians, delta, rdp=bound), others)
     return least_epsilon(curve, delta, most=bound)
 
 
@@ -313,45 +317,6 @@ def _gaussian(gaussians: Gaussians) -> Profile:
         return float(-math.exp(a) * math.expm1(min(0.0, b - a)))
 
     return delta
-
-
-def _opacus_prv(gaussians: Gaussians, delta: float, bound: float) -> float:
-    from opacus.accountants import PRVAccountant
-
-    accountant = PRVAccountant()
-    accountant.history = list(gaussians)
-    with _quiet():
-        return max(0.0, float(accountant.get_epsilon(delta=delta, eps_error=_prv_error(bound))))
-
-
-def _opacus_profile(gaussians: Gaussians, delta: float, bound: float) -> Profile:
-    """delta(eps) <= estimate(eps - error) + error of delta (Gopi et al. 2021, Thm 5.5)."""
-    from opacus.accountants import PRVAccountant
-
-    accountant, error, tail = PRVAccountant(), _prv_error(bound), delta / 1000
-    accountant.history = list(gaussians)
-    with _quiet():
-        loss = accountant._get_dprv(eps_error=error, delta_error=tail)
-    return lambda epsilon: min(1.0, float(loss.compute_delta_estimate(epsilon - error)) + tail)
-
-
-def _prv_error(bound: float) -> float:
-    """The numerical error of epsilon: 1.1 %, and Opacus' 0.01 from 0.9 to 10."""
-    return max(0.0005, min(0.01, 0.011 * bound), 0.001 * bound)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences Opacus where it is right all the same.
-
-    Another order could be tighter, and the bound holds at every one; at rate 1 the loss has no
-    lower end, which it finds as log(1 - rate) = log 0.
-    """
-    import numpy as np
-
-    with warnings.catch_warnings(), np.errstate(divide="ignore"):
-        warnings.filterwarnings("ignore", message="Optimal order is the", category=UserWarning)
-        yield
 
 
 def solve(spent: Callable[[float], float], target: float, *, start: float) -> float:

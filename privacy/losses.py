@@ -20,11 +20,12 @@ import numpy as np
 from jaxtyping import Float64
 
 from privacy.approximate import Profile
+from privacy.prv import rounding
 
 _TAIL = 1e-3
 """The part of delta that pays for losses beyond the grid."""
 _ROUNDING = 1e-12
-"""And what pays for the rounding of the Fourier transform."""
+"""And what pays for the rounding of the Fourier transform, at least."""
 _MOST_CELLS = 2**21
 
 Gaussians = tuple[tuple[float, float, int], ...]
@@ -64,7 +65,7 @@ def profile(gaussians: Gaussians, delta: float, *, epsilon: float) -> Profile:
     """
     grid = _grid(gaussians, delta, epsilon)
     curves = [_composed(gaussians, grid, added=added) for added in (True, False)]
-    spare = _TAIL * delta + _ROUNDING
+    spare = _TAIL * delta + max(_ROUNDING, rounding(gaussians))
     return lambda epsilon: min(1.0, max(curve(epsilon) for curve in curves) + spare)
 
 

@@ -100,7 +100,10 @@ class PrivacyReport:
         return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
 
     def _guarantee(self) -> str:
-        each = ", ".join(f"{a} {rounded_up(self.by(a))}" for a in ACCOUNTANTS)
+        found = {a: self.by(a) for a in ACCOUNTANTS}
+        each = ", ".join(f"{a} {rounded_up(epsilon)}" for a, epsilon in found.items())
+        if 0 < found["prv"] == found["rdp"]:
+            each += ": prv's arithmetic does not reach here, and its figure is the rdp bound"
         asked = "what was left of the budget" if self.asked is None else f"{self.asked:g}"
         return (
             f"({rounded_up(self.epsilon)}, {self.delta:g})-differential privacy by "

@@ -9,11 +9,13 @@ import math
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
 import privacy
+from pgm.families.factor import PPCA
 from privacy.__main__ import main
 from privacy.accounting import ACCOUNTANTS, Accountant, check_accountant
 
@@ -229,3 +231,43 @@ def test_gdp_is_not_offered() -> None:
 def test_no_noise_is_calibrated_to_what_is_no_budget(epsilon: float) -> None:
     with pytest.raises(ValueError, match="epsilon is"):
         privacy.calibrate(epsilon, delta=DELTA, rate=0.1, steps=10)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "steps", "delta"), [(30.0, 1000, 1e-13), (300.0, 100_000, 1e-12)]
+)
+def test_rounding_never_makes_epsilon_too_small(sigma: float, steps: int, delta: float) -> None:
+    """At a rate of almost 1 the closed form is known; Opacus' figure was below it here."""
+    exact = gaussian_epsilon(sigma / math.sqrt(steps), delta)
+    for accountant in ACCOUNTANTS:
+        found = privacy.epsilon(
+            sigma, rate=1 - 1e-7, steps=steps, delta=delta, accountant=accountant
+        )
+        assert exact * (1 - 1e-5) <= found <= 1.05 * exact
+
+
+@pytest.mark.parametrize("delta", [1e-14, 1e-20, 1e-300])
+def test_where_prv_does_not_reach_it_is_the_renyi_bound(delta: float) -> None:
+    prv, rdp = (
+        privacy.epsilon(1.0, rate=0.01, steps=1000, delta=delta, accountant=a)
+        for a in ("prv", "rdp")
+    )
+    assert prv == rdp > 4.9
+    beside = [(1.0, 0.01, 1000), privacy.Approximate(0.1)]
+    assert privacy.compose(beside, delta=delta) > rdp
+    sigma = privacy.calibrate(1.0, delta=delta, rate=0.01, steps=1000)
+    assert 0.98 <= privacy.epsilon(sigma, rate=0.01, steps=1000, delta=delta) <= 1.0
+
+
+def test_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for delta, said in (("1e-14", True), ("1e-5", False)):
+        main(["budget", "--sigma", "1", "--rate", "0.01", "--steps", "1000", "--delta", delta])
+        assert ("its figure is the rdp bound" in capsys.readouterr().out) is said
+    x = torch.randn(50, 2)
+    run = privacy.fit(PPCA(2, 1), x, epsilon=3.0, delta=1e-15, steps=3, rate=0.5)
+    assert "its figure is the rdp bound" in str(run.report)
+
+
+def test_a_delta_that_is_none() -> None:
+    with pytest.raises(ValueError, match="below 1e-300"):
+        privacy.epsilon(1.0, rate=0.01, steps=10, delta=1e-320)
