@@ -11,13 +11,12 @@ whether the model already holds them.
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyro
 import torch
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
 
 import pgm
 from pgm.batch import SEEN, Batch, chunks, rows_of, take
@@ -31,8 +30,11 @@ from privacy.draws import LotDraws, Tables
 from privacy.gradients import PerRow, Route
 from privacy.gradients.per_row import Terms
 from privacy.gradients.routes import as_computed
+from privacy.kept import as_it_was, plain_tensors, tensors
 from privacy.layout import SIZES, Axis, find_axis
+from privacy.run import make_parameters
 from privacy.synthetic import synthetic_rows
+from privacy.watch import HARM, REMEDY, left_by_rows
 
 _TOLERANCE = 1e-4
 """Largest relative difference of the two routes, in float32."""
@@ -105,9 +107,15 @@ def check(
     """
     batch = prepare(model, data)
     size = rows or rows_of(batch)
+    make_parameters(model, batch, objective, size)
     by_row = PerRow(model, size=size, objective=objective, route=route, terms=terms)
-    with _as_it_was(model), seeded(0):
+    with as_it_was(model), seeded(0):
         pgm.check(model, batch).raise_if_broken()
+    with as_it_was(model):
+        left = [*_left_behind(model, batch, by_row)]
+    if left:
+        return SelfCheck(type(model).__name__, by_row.route, "not tried out", tuple(left))
+    with as_it_was(model), seeded(0):
         model.train()
         _check_support(model, batch, objective, size)
         made_up = synthetic_rows(model, batch, 3)
@@ -115,7 +123,6 @@ def check(
         problems = [
             *_held(model, batch),
             *_unreached(model, made_up, objective, size),
-            *_changed_buffers(model, made_up, by_row),
             *_joined(made_up, by_row),
             *_of_another_size(made_up, by_row),
             *_wrong_gradients(made_up, by_row),
@@ -123,25 +130,6 @@ def check(
             *_tainted(by_row),
         ]
     return SelfCheck(type(model).__name__, by_row.route, by_row.reason, tuple(problems))
-
-
-@contextmanager
-def _as_it_was(model: Model) -> Iterator[None]:
-    """Puts modes and buffers back, whatever the block does to them."""
-    modules = list(model.modules())
-    training = [module.training for module in modules]
-    buffers = [
-        (m, k, b, b.clone()) for m in modules for k, b in m._buffers.items() if b is not None
-    ]
-    try:
-        yield
-    finally:
-        for module, mode in zip(modules, training, strict=True):
-            module.training = mode
-        for module, name, buffer, value in buffers:
-            module._buffers[name] = buffer
-            with torch.no_grad():
-                buffer.copy_(value)
 
 
 def _check_support(model: Model, batch: Batch, objective: Objective, size: int) -> None:
@@ -173,17 +161,39 @@ def _unreached(model: Model, made_up: Batch, objective: Objective, size: int) ->
             )
 
 
-def _changed_buffers(model: Model, made_up: Batch, by_row: PerRow) -> Iterator[str]:
-    before = {name: (buffer, buffer.clone()) for name, buffer in model.named_buffers()}
-    by_row.objective(model, made_up, size=by_row.size)
-    for name, buffer in model.named_buffers():
+def _left_behind(model: Model, batch: Batch, by_row: PerRow) -> Iterator[str]:
+    """What computing a loss leaves in the model, seen on made-up rows."""
+    with seeded(0):
+        made_up = synthetic_rows(model, batch, 3)
+
+    def losses(rows: Batch) -> Tensor:
+        return by_row.objective(model, rows, size=by_row.size)
+
+    try:
+        left, _ = left_by_rows(model, losses, made_up)
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError):
+        return  # the contract's check says why
+    for name in sorted(left):
+        yield f"Attribute {name!r} keeps what depends on the rows. {HARM} {REMEDY}"
+    before = {name: (t, t.clone()) for name, t in tensors(model)}
+    losses(made_up)
+    for name, tensor in tensors(model):
         same, value = before[name]
-        if buffer is not same or not torch.equal(buffer.nan_to_num(), value.nan_to_num()):
-            yield (
-                f"Buffer {name!r} changes while the loss is computed, so that it would hold what "
-                "the rows leave in it, without clipping or noise. Compute from parameters and the "
-                "row alone, or hold what is learned in an nn.Parameter."
-            )
+        if tensor is not same or not torch.equal(tensor.nan_to_num(), value.nan_to_num()):
+            yield _changed(name, "Parameter" if isinstance(tensor, nn.Parameter) else "Buffer")
+
+
+def _changed(name: str, kind: str) -> str:
+    said = f"{kind} {name!r} changes while the loss is computed, so that it would hold what the "
+    if kind == "Parameter":
+        return said + (
+            "rows leave in it, without clipping or noise (a data-dependent initialisation?). Set "
+            "it beforehand, from numbers that do not come from the data."
+        )
+    return said + (
+        "rows leave in it, without clipping or noise. Compute from parameters and the row alone, "
+        "or hold what is learned in an nn.Parameter."
+    )
 
 
 def _joined(made_up: Batch, by_row: PerRow) -> Iterator[str]:
@@ -327,7 +337,7 @@ def _held(model: Model, batch: Batch) -> Iterator[str]:
             f"{type(model).__name__} keeps {model.keeps}: they would be released with the model, "
             "whatever noise its training adds. Use a family that keeps no data."
         )
-    for name, kept in [*model.named_buffers(), *model.named_parameters()]:
+    for name, kept in [*tensors(model), *plain_tensors(model)]:
         for site, x in batch.items():
             if site.endswith(SEEN):  # any two masks have rows in common
                 continue

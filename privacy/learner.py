@@ -23,7 +23,9 @@ from privacy.clipping import AdaptiveClip, Clip, LayerClip, unclipped
 from privacy.generators import seed_all
 from privacy.gradients import PerRow
 from privacy.gradients.rows import Layers
+from privacy.kept import tensors
 from privacy.ledger import Ledger, Release
+from privacy.watch import Watch
 
 
 class PrivateLearner:
@@ -83,6 +85,7 @@ class PrivateLearner:
         self.schedule: LRScheduler | None = make_schedule(inner, schedule, steps)
         self.average = average(model, ema)
         self.epsilon = SpentSoFar(release, planned=steps)
+        self.watch = Watch(model, lambda rows: self.rows.objective(model, rows, size=release.rows))
 
     def update(self, batch: Batch) -> float:
         """One noisy step; returns the mean loss of the lot in nats.
@@ -91,10 +94,12 @@ class PrivateLearner:
         an empty lot, and for one in which no row's loss is finite.
         """
         self.optimiser.forget()
-        buffers = [(buffer, buffer._version) for buffer in self.model.buffers()]
+        self.rows.settle(batch)
+        before, kept = [(t, t._version) for _, t in tensors(self.model)], self.watch.kept()
         found = self.rows.clipped(batch, self.bound)
         public = self.rows.public_gradients(self.lot)
-        _same_buffers(self.model, buffers)
+        _same_tensors(self.model, before)
+        self.watch.refuse(kept, batch)
         private = set(found.gradients)
         for name, parameter in self._named():
             own = found.gradients.pop(name, None)
@@ -206,13 +211,13 @@ def gradient_noise(clip: Clip | None, release: Release) -> float:
     return release.noise_multiplier
 
 
-def _same_buffers(model: Model, before: list[tuple[Tensor, int]]) -> None:
-    """Raises if computing a loss changed a buffer: nothing clips or noises what it then holds."""
-    after = list(model.named_buffers())
-    for (name, buffer), (old, version) in zip(after, before, strict=True):
-        if buffer is not old or buffer._version != version:
+def _same_tensors(model: Model, before: list[tuple[Tensor, int]]) -> None:
+    """Raises if computing a loss changed a buffer or parameter, which nothing clips or noises."""
+    for (name, tensor), (old, version) in zip(tensors(model), before, strict=True):
+        if tensor is not old or tensor._version != version:
+            kind = "Parameter" if isinstance(tensor, nn.Parameter) else "Buffer"
             raise RuntimeError(
-                f"Buffer {name!r} of {type(model).__name__} changed while the loss of a private "
+                f"{kind} {name!r} of {type(model).__name__} changed while the loss of a private "
                 "step was computed, so that it holds what the rows left in it, without noise. "
                 "Discard this model. Compute from parameters and the row alone, or hold what is "
                 "learned in an nn.Parameter."

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.parameter import UninitializedParameter as Lazy
 
 from pgm.batch import Batch, repeat, rows_of
 from pgm.model import Model
@@ -19,6 +20,7 @@ from privacy.accounting import Accountant
 from privacy.batches import derive
 from privacy.gradients import PerRow
 from privacy.gradients.traced import TracedRows
+from privacy.kept import State
 from privacy.ledger import Ledger
 from privacy.options import in_memory
 from privacy.report import statement
@@ -71,13 +73,24 @@ def note(ledger: Ledger, delta: float, accountant: Accountant, earlier: str | No
 
 
 def make_parameters(model: Model, batch: Batch, objective: Objective, rows: int) -> None:
-    """Runs Pyro functions once on made-up rows: that is when they make their parameters.
+    """Runs the programs once on made-up rows: some make parameters at their first run.
 
-    An initial value that is computed from the rows is then computed from those.
+    `pyro.param`, autoguides and lazy layers do. An initial value that is computed from the rows is
+    then computed from made-up ones. A model that made none is left as it was.
     """
-    if isinstance(model, FromPyro):
+    state, names = State(model), _built(model)
+    try:
         with seeded(0), torch.no_grad():
             objective(model, synthetic_rows(model, batch, 3), size=rows)
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError):
+        if isinstance(model, FromPyro):
+            raise
+    if _built(model) == names:  # else the check says why it does not run
+        state.restore()
+
+
+def _built(model: Model) -> set[str]:
+    return {name for name, p in model.named_parameters() if not isinstance(p, Lazy)}
 
 
 def run_name(secret: int) -> str:
