@@ -2,7 +2,8 @@
 
 `BatchMemoryManager` cuts the lots of the loader into pieces and tells the optimiser to skip the
 step on all but the last; here nothing at all happens on those, and the last makes the step on the
-whole lot, computed in pieces of that size. A loop that is left between pieces has spent nothing.
+whole lot, computed in pieces of that size. A loop that is left between pieces has spent nothing,
+and the next one begins with the same lot: which lots count is not for a loop to choose.
 """
 
 from collections.abc import Iterator
@@ -94,7 +95,7 @@ class _Lots(Sampler[list[int]]):
         return len(self.sitting.lots)
 
     def __iter__(self) -> Iterator[list[int]]:
-        self.sitting.abandon()
+        self.sitting.begin()
         self.optimiser.forget()
         for _ in range(len(self)):
             yield self.sitting.draw()

@@ -37,7 +37,7 @@ class Sitting:
         self.run, self.mean = run, mean
         self.lots = run.source = HandedLots(run.source)
         self.steps: Iterator[Any] = iter(run)
-        self.seen, self.asked, self.largest = 0, False, 0
+        self.seen, self.asked, self.largest, self.again = 0, False, 0, False
 
     @staticmethod
     def all_rows(model: Model, loader: DataLoader[Any]) -> Batch:
@@ -46,26 +46,28 @@ class Sitting:
         return prepare(model, unpack(loader.collate_fn([dataset[i] for i in range(len(dataset))])))
 
     def draw(self) -> list[int]:
-        """The rows of the next lot.
+        """The rows of the next lot; in a new loop, first those of the lot that still waits.
 
         Raises:
             ValueError: no step was made on the last one, or all steps are made.
         """
+        if self.again and self.lots.index is not None:
+            self.again = False
+            return [int(i) for i in self.lots.index]
         self.lots.refuse_skipping()
         if self.run.step >= self.run.total:
             raise ValueError(
                 f"All {self.run.total} steps are made for which the noise was calibrated; another "
                 "would exceed target_epsilon. Plan more epochs beforehand."
             )
-        self.seen, self.asked = 0, False
+        self.seen, self.asked, self.again = 0, False, False
         self.lots.draw()
         assert self.lots.index is not None
         return [int(i) for i in self.lots.index]
 
-    def abandon(self) -> None:
-        """A new loop begins: what an earlier one left undone was never released, and is dropped."""
-        self.lots.drop()
-        self.seen, self.asked = 0, False
+    def begin(self) -> None:
+        """A new loop begins: no lot is left out, so the one that waits is shown again, whole."""
+        self.seen, self.asked, self.again = 0, False, True
 
     def losses(self, batch: Batch) -> Tensor:
         """One number a row, whose backward pass says that the step on these rows is wanted.
