@@ -5,7 +5,8 @@
 with Psi diagonal (factor analysis; Rubin & Thayer 1982) or sigma^2 I (Tipping & Bishop 1999, eq.
 2). The posterior of z is Gaussian (eq. 6) also where cells of x are missing, and it is the guide:
 every importance weight is log p(x) itself, whatever z was drawn. PPCA has its maximum likelihood
-in closed form (eqs 7 and 8).
+in closed form (eqs 7 and 8), and so has W given Psi, after which Psi is found by L-BFGS-B (Joreskog
+1967, "Some contributions to maximum likelihood factor analysis").
 """
 
 import math
@@ -70,6 +71,45 @@ class FactorAnalysis(Model):
     def noise(self) -> Float[Tensor, " d"]:
         """Standard deviation of the noise of every feature: the root of the diagonal of Psi."""
         return self.log_noise.exp().expand(len(self.mean))
+
+    @classmethod
+    def from_data(cls, x: Any, latents: int) -> "FactorAnalysis":
+        """The model of maximum likelihood, computed without noise: it is not private.
+
+        W is the best one given Psi, so that d numbers are searched (Joreskog 1967). A noise may end
+        at its bound, a millionth of the variance of its feature (a Heywood case): the feature is
+        then a factor itself, and fewer latents would say as much.
+
+        Args:
+            x: complete rows, shape (n, d).
+            latents: q, fewer than d.
+
+        Raises:
+            ValueError: missing cells, x that is no matrix, a constant column, as many latents as
+                features, or no more rows than features.
+
+        Example:
+            >>> z = torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
+            >>> model = FactorAnalysis.from_data(torch.cat([z, z.sin(), z.exp()], 1), latents=1)
+            >>> model.loading.shape
+            torch.Size([3, 1])
+        """
+        x = _complete_rows(x)
+        n, d = x.shape
+        _check_sizes(d, latents)
+        mu = x.double().mean(0)
+        S = (x - mu).T @ (x - mu) / n
+        if latents == d or n <= d or not bool((S.diagonal() > 1e-12 * mu.square()).all()):
+            raise ValueError(
+                f"{n} rows of {d} features came for {latents} latents. Where a column is constant, "
+                "rows are no more than features, or latents as many, the likelihood is unbounded. "
+                "Leave the column out, use fewer latents, or more rows."
+            )
+        W, log_noise = _joreskog(S, latents)
+        with seeded(0):
+            model = cls(d, latents).to(x)
+        model.load_state_dict({"mean": mu, "loading": W, "log_noise": log_noise})
+        return model
 
     def model(self, n: int) -> None:
         """z ~ N(0, I), x ~ N(W z + mu, Psi)."""
@@ -138,6 +178,11 @@ class PPCA(FactorAnalysis):
         self.log_noise = nn.Parameter(torch.zeros(()))
 
     @classmethod
+    def from_data(cls, x: Any, latents: int) -> "PPCA":
+        """As `closed_form`."""
+        return cls.closed_form(x, latents)
+
+    @classmethod
     def closed_form(cls, x: Any, latents: int) -> "PPCA":
         """The model of maximum likelihood (Tipping & Bishop 1999, eqs 7 and 8).
 
@@ -201,6 +246,53 @@ def _log_marginal(
     log_p = -0.5 * residual**2 - model.noise.log() - _HALF_LOG_TAU
     log_p = log_p if seen is None else torch.where(seen, log_p, 0.0)
     return log_p.sum(-1) - 0.5 * m.square().sum(-1) + S.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def _joreskog(
+    S: Float[Tensor, "d d"], latents: int
+) -> tuple[Float[Tensor, "d q"], Float[Tensor, " d"]]:
+    """W and log noise of the highest likelihood of rows with covariance S.
+
+    With theta the eigenvalues of Psi^-1/2 S Psi^-1/2 and U its vectors, W is Psi^1/2 U_q (theta_q -
+    I)^1/2, and -2 log p a row is log |Psi| + sum of log theta + 1 of the q largest and theta of the
+    others, up to a constant (Joreskog 1967).
+    """
+    from scipy.optimize import minimize
+
+    scale = S.diagonal().sqrt()
+    R = S / scale / scale.unsqueeze(-1)
+
+    def loss(log_psi: Any) -> tuple[float, Any]:
+        at = torch.from_numpy(log_psi).requires_grad_()
+        root = (-0.5 * at).exp()
+        theta = torch.linalg.eigvalsh(root * R * root.unsqueeze(-1)).flip(0)
+        first, rest = theta[:latents].clamp(min=1.0), theta[latents:]
+        below = (theta[:latents] - first).sum()  # a factor that explains nothing
+        value = at.sum() + (first.log() + 1).sum() + below + rest.sum()
+        return value.item(), torch.autograd.grad(value, at)[0].numpy()
+
+    options = {"maxiter": 5000, "maxfun": 50_000, "ftol": 1e-15, "gtol": 1e-9}
+    search: dict[str, Any] = {"jac": True, "method": "L-BFGS-B", "options": options}
+    bounds = [(math.log(1e-6), 0.0)] * len(S)
+    found = [minimize(loss, at, bounds=bounds, **search) for at in _noises(R, latents)]
+    root = torch.from_numpy(0.5 * min(found, key=lambda end: end.fun).x).exp()
+    theta, U = torch.linalg.eigh(R / root / root.unsqueeze(-1))
+    stretch = (theta.flip(0)[:latents] - 1).clamp(min=0).sqrt()
+    W = (scale * root).unsqueeze(-1) * U.flip(1)[:, :latents] * stretch
+    return W, (scale * root).log()
+
+
+def _noises(R: Float[Tensor, "d d"], latents: int) -> list[Any]:
+    """Where the search begins, log Psi: the optima are several where one is a Heywood case.
+
+    What the other columns leave of each (Joreskog 1967), what the principal axes leave, and
+    all of it.
+    """
+    alone = 1 / torch.linalg.inv(R + 1e-9 * torch.eye(len(R)).to(R)).diagonal()
+    value, U = torch.linalg.eigh(R)
+    beside = (U[:, :-latents].square() * value[:-latents]).sum(1)
+    starts = [(1 - 0.5 * latents / len(R)) * alone, beside, torch.ones_like(alone)]
+    return [psi.clamp(1e-3, 1.0).log().numpy() for psi in starts]
 
 
 def _inverse_root(precision: Float[Tensor, "*n q q"]) -> Float[Tensor, "*n q q"]:
