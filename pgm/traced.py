@@ -269,9 +269,8 @@ def choose(
 ) -> Backend:
     """What replays the steps: "eager" is the program itself.
 
-    With "auto" it depends on the number of steps alone (`repaid` or more, by
-    default `REPAID`), so that a run is the
-    same each time, and the same when it is resumed.
+    With "auto" it depends on the number of steps alone (`repaid` or more, by default `REPAID`), so
+    that a run is the same each time, and the same when it is resumed.
 
     Raises:
         ValueError: there is no such back end.
