@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("[0-9][0-9]_*.py"))
-SECONDS = 120.0
+SECONDS = 300.0
 
 
 def run(script: Path, folder: Path, seconds: float = SECONDS) -> None:
