@@ -1,11 +1,13 @@
 """NUTS against posteriors that are known: closed forms, quadrature, published reference draws."""
 
 import contextlib
+import itertools
 import json
 import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pyro
@@ -18,7 +20,10 @@ from torch import Tensor, nn
 import pgm
 from pgm.data import load
 from pgm.families.hierarchical import Hierarchical
-from pgm.inference import InferenceWarning, Posterior, mcmc
+from pgm.inference import InferenceWarning, Posterior, mcmc, resume
+from pgm.inference.hmc.chain import Chain
+from pgm.inference.hmc.tree import Transition
+from pgm.tracing import Backend
 
 
 class KnownNoise(pgm.Model):
@@ -209,15 +214,54 @@ class Funnel(pgm.Model):
 
 
 def test_divergences_are_kept_and_told() -> None:
+    """Steps that are tuned to be too large for any neck."""
     with unchecked(), pytest.warns(InferenceWarning) as told:
         funnel = mcmc(
-            Funnel(), torch.zeros(1), draws=60, warmup=40, chains=1, seed=0, target_accept=0.7
+            Funnel(), torch.zeros(1), draws=60, warmup=60, chains=1, seed=0, target_accept=0.3
         )
     divergent = int(funnel.sample_stats["diverging"].sum())
     assert divergent > 0
     messages = [str(warning.message) for warning in told]
     assert any(m.startswith(f"{divergent} of 60 draws diverged") for m in messages)
     assert "non-centred" in str(funnel)
+
+
+@pytest.mark.filterwarnings("ignore::pgm.inference.InferenceWarning")
+@pytest.mark.parametrize("backend", ["eager", "ts"])
+def test_resumed_draws_are_those_of_one_longer_run_bit_for_bit(backend: Backend) -> None:
+    options = {"warmup": 30, "chains": 2, "seed": 5, "backend": backend}
+    whole = mcmc(KnownNoise(), regression_data(4), draws=20, **options)
+    short = mcmc(KnownNoise(), regression_data(4), draws=8, **options)
+    for _ in range(2):  # resuming leaves what was resumed as it is
+        resumed = resume(short, draws=12)
+        assert torch.equal(resumed.draws["w"], whole.draws["w"])
+        for name, values in whole.sample_stats.items():
+            assert torch.equal(resumed.sample_stats[name], values), name
+
+
+@pytest.mark.filterwarnings("ignore::pgm.inference.InferenceWarning")
+def test_an_interruption_keeps_whole_chains(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Chain.step
+    run: dict[str, Any] = {"draws": 20, "warmup": 20, "chains": 3, "seed": 3}
+    whole = mcmc(KnownNoise(), regression_data(4), **run)
+
+    def interrupted_at(at: int) -> Posterior:
+        steps = itertools.count(1)
+
+        def interrupted(self: Chain) -> Transition:
+            if next(steps) == at:
+                raise KeyboardInterrupt
+            return step(self)
+
+        monkeypatch.setattr(Chain, "step", interrupted)
+        return mcmc(KnownNoise(), regression_data(4), **run)
+
+    for at, (chains, draws) in {30: (1, 9), 70: (1, 20), 119: (2, 20)}.items():
+        found = interrupted_at(at)
+        assert found.size == (chains, draws) and "Interrupted" in found.remarks[0]
+        assert torch.equal(found.draws["w"], whole.draws["w"][:chains, :draws])
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_at(10)
 
 
 @pytest.mark.parametrize(

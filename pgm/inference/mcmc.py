@@ -1,28 +1,37 @@
-"""Markov chain Monte Carlo: Pyro's No-U-Turn Sampler on the joint program given all of the data.
+"""Markov chain Monte Carlo: the No-U-Turn Sampler on the joint program given all of the data.
 
-NUTS (Hoffman & Gelman 2014) with multinomial weights and windowed adaptation of step size and mass
-matrix (Betancourt 2017) moves through the unconstrained latents, shared and by row. Discrete
-latents marked for enumeration are summed out, so that the chains run over what is left.
+NUTS (Hoffman & Gelman 2014) with multinomial weights (Betancourt 2017) moves through the
+unconstrained latents, shared and by row; a transition is `pgm.inference.hmc.tree`. The density is
+recorded and replayed (`pgm.inference.traced`). Discrete latents marked for enumeration are summed
+out, so that the chains run over what is left.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import pyro
+import numpy as np
 import torch
-from jaxtyping import Float
-from pyro.infer import NUTS
 from torch import Tensor
 
+from pgm.batch import Batch
 from pgm.inference.constrain import constrain
+from pgm.inference.hmc.chain import Chain, Options
+from pgm.inference.hmc.tree import Transition
 from pgm.inference.posterior import Posterior
 from pgm.inference.precision import double
 from pgm.inference.progress import bar, warn
 from pgm.inference.runs import read
-from pgm.inference.unconstrained import LogJoint, log_joint
+from pgm.inference.traced import Density
+from pgm.inference.unconstrained import log_joint
 from pgm.model import Model
 from pgm.randomness import fresh_seed, seeded
+from pgm.tracing import Backend, best_backend
+
+_RECORDED, _COMPILED = 50, 400
+"""Warm-ups from which on a record, and a compiled one, repay what they take."""
+_FEWEST = 4
+"""Draws a chain that quantiles and diagnostics take."""
 
 
 def mcmc(
@@ -37,13 +46,15 @@ def mcmc(
     target_accept: float = 0.8,
     max_tree_depth: int = 10,
     dense_mass: bool = False,
+    backend: Backend | None = None,
 ) -> Posterior:
     """Draws from the posterior of all latents of a model by NUTS, in float64.
 
     The parameters of the model (nn.Parameter) stay as they are; only sites are sampled, and no
     guide is needed. Sites that the data leave out altogether are latents like any other. Single
     cells that are missing are left out of the density; where other sites depend on them, the model
-    is refused. Chains run one after the other.
+    is refused. Chains run one after the other. Interrupted from the keyboard in the draws of its
+    first chain, it returns those; later, the chains that are whole.
 
     Args:
         model: any model with continuous latents; it is not changed.
@@ -56,6 +67,8 @@ def mcmc(
         target_accept: acceptance that the step size is tuned to; higher takes smaller steps.
         max_tree_depth: doublings of a trajectory, at most.
         dense_mass: whether correlations between latents are adapted to, and not scales alone.
+        backend: what replays the density. By default the program itself runs where the warm-up is
+            below 50, a record of it below 400, and a compiled record from there on.
 
     Returns:
         The draws, with ArviZ's statistics: diverging, acceptance_rate, energy, lp (log density of
@@ -67,9 +80,11 @@ def mcmc(
         Unsupported: discrete latents that are not enumerated, or a density that is itself random.
 
     Warns:
-        InferenceWarning: divergences, chains that disagree, trajectories cut short.
+        InferenceWarning: divergences, chains that disagree, trajectories cut short, a program that
+            could not be replayed.
 
     Example:
+        >>> import pyro
         >>> from pgm import rows
         >>> class Mean(Model):
         ...     def model(self, n):
@@ -84,117 +99,128 @@ def mcmc(
         2.0
     """
     _check_options(draws, warmup, chains, target_accept, max_tree_depth)
-    start = time.perf_counter()
+    began = time.perf_counter()
     batch = read(model, data)
     base = fresh_seed() if seed is None else seed
-    options = {"target_accept_prob": target_accept, "full_mass": dense_mass}
+    options = Options(target_accept, max_tree_depth, dense_mass)
     with (
         double(model, batch) as (precise, rows),
         bar(chains * (warmup + draws), shown=progress) as progress_bar,
         seeded(base),
     ):
-        density = log_joint(precise, rows)
-        sampled = []
+        density = Density(log_joint(precise, rows), backend=backend or _backend(warmup))
+        made, remarks = list[Made](), tuple[str, ...]()
         for i, seed_of_chain in enumerate(_seeds(base, chains)):
             progress_bar.set_description(f"{type(model).__name__}, chain {i + 1} of {chains}")
-            kernel = _Kernel(density, max_tree_depth=max_tree_depth, **options)
             with seeded(seed_of_chain):
-                sampled.append(_chain(kernel, draws, warmup, progress_bar))
-        values, dims = constrain(density, torch.stack([chain.u for chain in sampled]))
-    posterior = Posterior(
+                u = density.density.start()
+            chain = Chain(density, u, np.random.default_rng(seed_of_chain), options)
+            kept: list[Transition] = []
+            made.append((chain, kept))
+            try:
+                for _ in chain.warm_up(warmup):
+                    progress_bar.update()
+                _draw(chain, draws, kept, progress_bar)
+            except KeyboardInterrupt:
+                made, remarks = _interrupted(made, draws, chains)
+                break
+        found = _posterior(model, batch, density, made, remarks)
+    return warn(replace(found, seconds=time.perf_counter() - began))
+
+
+@dataclass(frozen=True, eq=False)
+class NUTSState:
+    """What NUTS needs to go on.
+
+    Attributes:
+        density: of a point.
+        chains: where they are, and what they learned.
+    """
+
+    density: Density
+    chains: tuple[Chain, ...]
+
+    def go_on(self, posterior: Posterior, draws: int, *, progress: bool | None) -> Posterior:
+        """More draws of the same chains, after those of `posterior`."""
+        model, batch = posterior.model, posterior.batch
+        made: list[Made] = [(chain.copy(), []) for chain in self.chains]
+        with double(model, batch), bar(draws * len(made), shown=progress) as progress_bar:
+            for chain, kept in made:
+                _draw(chain, draws, kept, progress_bar)
+            return _posterior(model, batch, self.density, made)
+
+
+Made = tuple[Chain, list[Transition]]
+"""A chain with the draws that it made."""
+
+
+def _draw(chain: Chain, draws: int, kept: list[Transition], progress_bar: Any) -> None:
+    """The draws after the warm-up."""
+    for _ in range(draws):
+        kept.append(chain.step())
+        progress_bar.update()
+
+
+def _interrupted(made: list[Made], draws: int, chains: int) -> tuple[list[Made], tuple[str, ...]]:
+    """What is kept of a run that was interrupted: whole chains, or the first as far as it came.
+
+    Raises:
+        KeyboardInterrupt: it had not come to its draws.
+    """
+    whole = [each for each in made if len(each[1]) == draws] or made[:1]
+    came = len(whole[0][1])
+    if came < _FEWEST:
+        raise KeyboardInterrupt
+    return whole, (
+        f"Interrupted: {len(whole)} of {chains} chains are here, with {came} of {draws} draws.",
+    )
+
+
+def _posterior(
+    model: Model,
+    batch: Batch,
+    density: Density,
+    made: list[Made],
+    remarks: tuple[str, ...] = (),
+) -> Posterior:
+    points = [np.stack([each.point.u for each in kept]) for _, kept in made]
+    values, dims = constrain(density.density, torch.from_numpy(np.stack(points)))
+    return Posterior(
         draws=values,
-        sample_stats=_stack([chain.stats for chain in sampled]),
+        sample_stats=_statistics(made),
         model=model,
         batch=batch,
-        seconds=time.perf_counter() - start,
+        seconds=0.0,
         method="nuts",
         dims=dims,
+        remarks=(*density.remarks, *remarks),
+        state=NUTSState(density, tuple(chain for chain, _ in made)),
     )
-    return warn(posterior)
 
 
-@dataclass
-class _Chain:
-    """The unconstrained draws of one chain, shape (draws, d), and what the sampler said of each."""
-
-    u: Float[Tensor, "draws d"]
-    stats: dict[str, Tensor]
-
-
-class _Kernel(NUTS):
-    """Pyro's sampler over one vector `u`; it counts gradients and remembers kinetic energies."""
-
-    def __init__(self, density: LogJoint, *, max_tree_depth: int, **options: Any) -> None:
-        self.density, self.gradients, self.kinetic = density, 0, 0.0
-        super().__init__(potential_fn=self._potential, max_tree_depth=max_tree_depth, **options)
-
-    @property
-    def potential(self) -> float:
-        """Minus the log density of the current point, in nats."""
-        assert self._potential_energy_last is not None
-        return float(self._potential_energy_last)
-
-    @property
-    def mean_acceptance(self) -> float:
-        """The mean acceptance since the warm-up ended."""
-        return float(self._mean_accept_prob)
-
-    @property
-    def max_tree_depth(self) -> int:
-        """Doublings of a trajectory, at most."""
-        return int(self._max_tree_depth)
-
-    def _potential(self, z: dict[str, Tensor]) -> Tensor:
-        self.gradients += 1
-        return -self.density(z["u"])
-
-    def _sample_r(self, name: str) -> Any:
-        r, r_unscaled = super()._sample_r(name)
-        self.kinetic = float(self._kinetic_energy(r_unscaled))
-        return r, r_unscaled
-
-
-def _chain(kernel: _Kernel, draws: int, warmup: int, progress_bar: Any) -> _Chain:
-    """Runs one chain from a random start."""
-    kernel.initial_params = {"u": kernel.density.start()}
-    with pyro.poutine.block():
-        kernel.setup(warmup)
-        z = kernel.initial_params
-        for _ in range(warmup):
-            z = kernel.sample(z)
-            progress_bar.update()
-        u, stats = [], []
-        for i in range(draws):
-            before = kernel.potential, kernel.mean_acceptance * i, kernel.gradients
-            z = kernel.sample(z)
-            u.append(z["u"].detach())
-            stats.append(_statistics(kernel, i, *before))
-            progress_bar.update()
-    divergent = set(kernel.diagnostics()["divergences"])
-    columns = {name: torch.tensor([row[name] for row in stats]) for name in stats[0]}
-    columns["diverging"] = torch.tensor([i in divergent for i in range(draws)])
-    return _Chain(torch.stack(u), columns)
-
-
-def _statistics(
-    kernel: _Kernel, i: int, potential: float, acceptances: float, gradients: int
-) -> dict[str, float | int | bool]:
-    """What draw `i` did, from the state of the kernel before and after it."""
-    n_steps = kernel.gradients - gradients
-    depth = n_steps.bit_length()
+def _statistics(made: list[Made]) -> dict[str, Tensor]:
+    """ArviZ's statistics, shape (chains, draws)."""
+    columns = {
+        "acceptance_rate": lambda _, t: t.acceptance,
+        "diverging": lambda _, t: t.diverging,
+        "energy": lambda _, t: t.energy,
+        "lp": lambda _, t: t.point.log_p,
+        "n_steps": lambda _, t: t.steps,
+        "reached_max_treedepth": lambda _, t: t.cut_short,
+        "step_size": lambda chain, _: chain.step_size,
+        "tree_depth": lambda _, t: t.depth,
+    }
     return {
-        "acceptance_rate": kernel.mean_acceptance * (i + 1) - (acceptances if i else 0.0),
-        "energy": potential + kernel.kinetic,
-        "lp": -kernel.potential,
-        "n_steps": n_steps,
-        "tree_depth": depth,
-        "reached_max_treedepth": n_steps >= 2**kernel.max_tree_depth - 1,
-        "step_size": float(kernel.step_size),
+        name: torch.tensor([[of(chain, t) for t in kept] for chain, kept in made])
+        for name, of in columns.items()
     }
 
 
-def _stack(chains: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([chain[name] for chain in chains]) for name in chains[0]}
+def _backend(warmup: int) -> Backend:
+    """By the warm-up alone, so that a chain is the same whatever else is drawn."""
+    if warmup < _RECORDED:
+        return "eager"
+    return "ts" if warmup < _COMPILED else best_backend()
 
 
 def _seeds(seed: int, chains: int) -> list[int]:
@@ -206,7 +232,11 @@ def _seeds(seed: int, chains: int) -> list[int]:
 def _check_options(
     draws: int, warmup: int, chains: int, target_accept: float, max_tree_depth: int
 ) -> None:
-    counts = {"draws": (draws, 4), "chains": (chains, 1), "max_tree_depth": (max_tree_depth, 1)}
+    counts = {
+        "draws": (draws, _FEWEST),
+        "chains": (chains, 1),
+        "max_tree_depth": (max_tree_depth, 1),
+    }
     for name, (value, least) in (counts | {"warmup": (warmup, 1)}).items():
         if value < least:
             raise ValueError(f"{name} is {value}; it takes {least} or more.")

@@ -14,7 +14,7 @@ def resume(posterior: Posterior, *, draws: int = 500, progress: bool | None = No
     """The same posterior with more draws a chain: what one longer run would have given.
 
     Args:
-        posterior: of `pgm.inference.chees`; its sampler moves on, its draws stay as they are.
+        posterior: of `pgm.inference.chees` or `mcmc`; it stays as it is.
         draws: more of them a chain.
         progress: whether a bar is shown; by default where the output is a terminal.
 
@@ -37,7 +37,7 @@ def resume(posterior: Posterior, *, draws: int = 500, progress: bool | None = No
     if posterior.state is None:
         raise Unsupported(
             f"Draws by {posterior.method} keep no sampler to go on with. Run it anew with more "
-            "draws, or use pgm.inference.chees."
+            "draws, or use pgm.inference.chees or mcmc."
         )
     more: Posterior = posterior.state.go_on(posterior, draws, progress=progress)
     return warn(

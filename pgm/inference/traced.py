@@ -53,6 +53,14 @@ class Density:
         """The length of a point: the unconstrained coordinates of all latents."""
         return sum(shape.numel() for shape in self.density.shapes.values())
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user must know: that the program could not be replayed."""
+        if self.why is None:
+            return ()
+        name = type(self.density.model).__name__
+        return (f"{name} was run at every step instead of replayed, which is slow: {self.why}.",)
+
     def __call__(self, u: Float[Tensor, "chains d"]) -> ValueAndGrad:
         """The log density in nats, one a chain, and its gradient.
 

@@ -130,7 +130,7 @@ class ChEESState:
         """More draws of the same chains, after those of `posterior`."""
         model, batch = posterior.model, posterior.batch
         with double(model, batch), bar(draws, shown=progress) as progress_bar:
-            return _draw(model, batch, self.density, self.sampler, draws, progress_bar)
+            return _draw(model, batch, self.density, self.sampler.copy(), draws, progress_bar)
 
 
 def start(density: Density, generator: torch.Generator, *, chains: int, **options: Any) -> Sampler:
@@ -151,7 +151,7 @@ def _draw(
 ) -> Posterior:
     """The draws after the warm-up; fewer than were asked for after an interruption."""
     kept: list[Draw] = []
-    remarks = [_not_replayed(density)] if density.why else []
+    remarks = list(density.remarks)
     try:
         for _ in range(draws):
             kept.append(sampler.step())
@@ -191,13 +191,6 @@ def _statistics(kept: list[Draw], sampler: Sampler) -> dict[str, Tensor]:
         "step_size": size,
         "trajectory_length": size * steps,
     }
-
-
-def _not_replayed(density: Density) -> str:
-    return (
-        f"{type(density.density.model).__name__} was run at every step instead of replayed, which "
-        f"is slow: {density.why}."
-    )
 
 
 _FEWEST = 4

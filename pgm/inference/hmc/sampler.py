@@ -6,6 +6,7 @@ iteration i takes the time h_i T, h the Halton sequence (Hoffman, Radul & Sounts
 
 import math
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +75,13 @@ class Sampler:
         self.step_size = first_step_size(density, state, metric)
         self.time = FIRST_TIME
         self.iteration = 0
+
+    def copy(self) -> "Sampler":
+        """The same chains at the same place, which move on by themselves."""
+        other = copy(self)
+        other.generator = torch.Generator()
+        other.generator.set_state(self.generator.get_state())
+        return other
 
     def warm_up(self, iterations: int) -> Iterator[Draw]:
         """Adapts for so many iterations; step size and T are then their averages.
