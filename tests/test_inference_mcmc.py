@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxtyping
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -21,7 +23,7 @@ import pgm
 from pgm.data import load
 from pgm.families.hierarchical import Hierarchical
 from pgm.inference import InferenceWarning, Posterior, mcmc, resume
-from pgm.inference.hmc.chain import Chain
+from pgm.inference.hmc.chain import Chain, Options
 from pgm.inference.hmc.tree import Transition
 from pgm.tracing import Backend
 
@@ -149,6 +151,50 @@ def test_statistics_say_what_each_draw_did(schools: Posterior) -> None:
     assert (2 ** stats["tree_depth"] > stats["n_steps"]).all() and (stats["n_steps"] >= 1).all()
     kinetic = stats["energy"][:, 1:] - potential[:, :-1]
     assert float(kinetic.mean()) == pytest.approx(10 / 2, rel=0.15), "chi-square of 10 latents / 2"
+
+
+class Narrow(pgm.Model):
+    """A normal of correlation -.99 and of other scales."""
+
+    root = torch.tensor([[1.0, 0.0], [-9.9, 1.4]], dtype=torch.float64)
+
+    def model(self, n: int) -> None:
+        pyro.sample("z", dist.MultivariateNormal(torch.zeros(2), scale_tril=self.root))
+        with pgm.rows(n):
+            pyro.sample("y", dist.Normal(torch.zeros(()), 1.0))
+
+
+def test_a_dense_metric_takes_few_steps_along_a_ridge() -> None:
+    steps = []
+    for dense in (False, True):
+        with unchecked(), few_draws():
+            options: dict[str, Any] = {"draws": 500, "warmup": 300, "chains": 2, "seed": 0}
+            found = mcmc(Narrow(), {"y": torch.zeros(1)}, dense_mass=dense, **options)
+        stats = found.sample_stats
+        steps.append(float(stats["n_steps"].double().mean()))
+        kinetic = stats["energy"][:, 1:] + stats["lp"][:, :-1]
+        assert float(kinetic.mean()) == pytest.approx(1.0, abs=4 / 1000**0.5), "chi-square of 2 / 2"
+        assert float(stats["acceptance_rate"].mean()) == pytest.approx(0.87, abs=0.08)
+    z = found.draws["z"].flatten(0, 1)
+    torch.testing.assert_close(z.T.cov(), Narrow.root @ Narrow.root.T, rtol=0.25, atol=0.0)
+    assert steps[0] > 3 * steps[1]
+
+
+def test_the_step_size_after_the_warm_up_is_an_average() -> None:
+    """The last ones of dual averaging are still far apart; their averages are not."""
+
+    def density(u: Tensor) -> tuple[Tensor, Tensor]:
+        return -0.5 * u.square().sum(1), -u
+
+    last, after = [], []
+    for seed in range(12):
+        start = torch.zeros(5, dtype=torch.float64)
+        chain = Chain(density, start, np.random.default_rng(seed), Options())
+        for _ in chain.warm_up(150):
+            last_step = chain.step_size
+        last.append(math.log(last_step))
+        after.append(math.log(chain.step_size))
+    assert np.std(after) < 0.6 * np.std(last)
 
 
 SHORT = {"draws": 20, "warmup": 20}

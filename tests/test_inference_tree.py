@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pgm.inference.hmc.tree import Point, Scale, Stretch, Transition, Vector, transition, turns
+from pgm.inference.hmc.tree import (
+    Grower,
+    Point,
+    Scale,
+    Stretch,
+    Transition,
+    Vector,
+    join,
+    transition,
+    turns,
+)
 
 UNIT = Scale(np.ones(2), np.ones(2))
 ROOT = np.array([[1.0, 0.0], [1.2, 0.5]])
@@ -82,6 +92,44 @@ def test_a_trajectory_stops_after_half_a_turn() -> None:
         assert math.pi / 2 < 0.04 * made.steps < 2 * math.pi
     for made in moved(lambda u: (-0.5 * float(u @ u), -u), starts, depth=3, **options):
         assert made.cut_short and made.steps == 7 and made.depth == 3
+
+
+def test_points_of_a_new_half_are_drawn_by_their_weights() -> None:
+    """The shares of its four points, counted over many draws, are those of exp(-H)."""
+    line = Scale(np.ones(1), np.ones(1))
+
+    def quartic(u: Vector) -> tuple[float, Vector]:
+        return -float(u[0] ** 4), -4 * u**3
+
+    u, p = np.array([-1.4]), np.array([0.5])
+    log_p, gradient = quartic(u)
+    start = Point(u, log_p, gradient, p, p, 0.5 * float(p @ p) - log_p)
+    g = np.random.default_rng(0)
+    found, counts = dict[float, float](), dict[float, int]()
+    for _ in range(2000):
+        new = Grower(quartic, line, 0.3, start.energy, g).grow(start, 2, forward=True)
+        assert new is not None
+        at = new.sample.u[0]
+        counts[at], found[at] = counts.get(at, 0) + 1, math.exp(start.energy - new.sample.energy)
+    assert len(found) == 4
+    assert math.log(sum(found.values())) == pytest.approx(new.log_weight)
+    weights = np.array([found[at] for at in counts])
+    assert weights.max() > 2 * weights.min()
+    expected = 2000 * weights / weights.sum()
+    assert stats.chisquare(list(counts.values()), expected).pvalue > 1e-3
+
+
+def test_trajectories_go_both_ways() -> None:
+    made = moved(lambda u: (0.0, 0 * u), np.zeros((200, 2)), depth=1, step_size=1.0)
+    forward = sum(bool(t.point.u @ t.point.p > 0) for t in made)
+    assert 70 < forward < 130
+
+
+def test_joined_stretches_have_the_weight_and_the_momenta_of_both() -> None:
+    one, two = stretch(1.0, 2.0, 3.0), stretch(4.0, 5.0, 9.0)._replace(log_weight=math.log(3.0))
+    both = join(one, two, two.sample)
+    assert (both.left.p, both.right.p, both.rho) == (1.0, 5.0, 12.0)
+    assert both.log_weight == pytest.approx(math.log(4.0)) and both.sample is two.sample
 
 
 def test_a_step_into_the_void_diverges() -> None:

@@ -11,7 +11,9 @@ from torch import Tensor
 import pgm
 from pgm.batch import Batch, as_batch
 from pgm.inference.precision import double
+from pgm.inference.traced import log_density
 from pgm.inference.unconstrained import BadStart, log_joint
+from pgm.tracing import Backend
 from pgm.verb import Unsupported
 
 
@@ -132,6 +134,41 @@ def test_a_start_that_is_never_finite_names_the_site() -> None:
 
     with pytest.raises(BadStart, match="observed site 'x'"):
         start(program(joint), torch.tensor([1.0]))
+
+
+def kernel(n: int) -> None:
+    """A covariance that has a factor where w is above zero alone."""
+    w = pyro.sample("w", dist.Normal(torch.zeros(()), 1.0))
+    with pgm.rows(n):
+        law = dist.MultivariateNormal(torch.zeros(2), covariance_matrix=w * torch.eye(2))
+        pyro.sample("x", law)
+
+
+@pytest.mark.parametrize("backend", ["eager", "ts"])
+def test_a_matrix_without_a_factor_is_a_density_of_zero_there(backend: Backend) -> None:
+    """One chain that strays must not take the others along."""
+    x, w = torch.ones(3, 2), torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)
+    density = log_density(program(kernel), x, backend=backend)
+    expected = [
+        dist.Normal(0.0, 1.0).log_prob(v) + 6 * dist.Normal(0.0, v.sqrt()).log_prob(torch.ones(()))
+        for v in w
+    ]
+    torch.testing.assert_close(density(w[:, None])[0], torch.stack(expected))
+    w[1] = -1.0
+    log_p, gradient = density(w[:, None])
+    assert not bool(log_p[1].isfinite()) and bool(gradient[[0, 2]].isfinite().all())
+    torch.testing.assert_close(log_p[[0, 2]], torch.stack(expected)[[0, 2]])
+
+
+def test_a_program_that_never_has_a_factor_says_so() -> None:
+    def broken(n: int) -> None:
+        w = pyro.sample("w", dist.Normal(torch.zeros(()), 1.0))
+        with pgm.rows(n):
+            law = dist.MultivariateNormal(torch.zeros(2), covariance_matrix=w * 0 - torch.eye(2))
+            pyro.sample("x", law)
+
+    with pytest.raises(BadStart, match="a matrix has no factor"):
+        start(program(broken), torch.ones(3, 2))
 
 
 def test_each_refusal_says_what_to_do() -> None:

@@ -18,7 +18,7 @@ from torch.fx import GraphModule
 
 from pgm.inference.precision import double
 from pgm.inference.runs import read
-from pgm.inference.unconstrained import LogJoint, log_joint
+from pgm.inference.unconstrained import LogJoint, log_joint, singular
 from pgm.model import Model
 from pgm.tracing import Backend, Trace, Untraceable, best_backend, close, record
 from pgm.tracing.backends import batched
@@ -64,7 +64,8 @@ class Density:
     def __call__(self, u: Float[Tensor, "chains d"]) -> ValueAndGrad:
         """The log density in nats, one a chain, and its gradient.
 
-        It is compiled for a number of chains when that number first comes.
+        It is compiled for a number of chains when that number first comes. At a point where a
+        matrix of the program has no factor, the density is zero.
 
         Raises:
             ValueError: points of another length, or not in float64.
@@ -78,9 +79,14 @@ class Density:
         chains = len(u)
         if self.backend != "eager" and chains not in self._traces:
             self._compile(u)
-        if self.backend == "eager":
-            return self._run(u)
-        log_p, gradient = self._traces[chains](u)
+        try:
+            if self.backend == "eager":
+                return self._run(u)
+            log_p, gradient = self._traces[chains](u)
+        except RuntimeError as error:
+            if not singular(error):
+                raise
+            return self._apart(u)
         return log_p, gradient
 
     def __repr__(self) -> str:
@@ -120,6 +126,19 @@ class Density:
         with _float64():
             pairs = [self._one(point) for point in u]
         return torch.stack([log_p for log_p, _ in pairs]), torch.stack([g for _, g in pairs])
+
+    def _apart(self, u: Float[Tensor, "chains d"]) -> ValueAndGrad:
+        """Point by point, where one at which the program fails would take the others along."""
+        log_p, gradient = torch.full((len(u),), -torch.inf, dtype=u.dtype), torch.zeros_like(u)
+        for i, point in enumerate(u):
+            if not bool(point.isfinite().all()):
+                continue
+            try:
+                log_p[i : i + 1], gradient[i : i + 1] = self._run(point[None])
+            except RuntimeError as error:
+                if not singular(error):
+                    raise
+        return log_p, gradient
 
     def _one(self, u: Float[Tensor, " d"]) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():

@@ -117,17 +117,25 @@ class LogJoint:
             BadStart: a hundred draws found none.
             Unsupported: the density there is another one each time.
         """
+        why = ""
         for _ in range(_TRIES):
-            run = _run(self.model, self.batch, None)
-            u = torch.cat([value.flatten() for value in run.point.values()]).requires_grad_()
-            log_p = self(u)
-            (gradient,) = torch.autograd.grad(log_p, u)
+            try:
+                run = _run(self.model, self.batch, None)
+                u = torch.cat([value.flatten() for value in run.point.values()]).requires_grad_()
+                log_p = self(u)
+                (gradient,) = torch.autograd.grad(log_p, u)
+            except RuntimeError as error:
+                if not singular(error):
+                    raise
+                why = f"a matrix has no factor there ({str(error).splitlines()[0]})."
+                continue
             if bool(log_p.isfinite()) and bool(gradient.isfinite().all()):
                 _check_steady(self, u.detach())
                 return u.detach()
+            why = _blame(run)
         raise BadStart(
             f"{_TRIES} points drawn uniformly from (-{RADIUS:g}, {RADIUS:g}) on the unconstrained "
-            f"space all have a density or a gradient that is not finite: {_blame(run)} Look at the "
+            f"space all have a density or a gradient that is not finite: {why} Look at the "
             "priors and at the scale of the data; standardise the data, bound scales away from "
             "zero, or give the site a distribution that reaches its value."
         )
@@ -150,9 +158,8 @@ def log_joint(model: Model, batch: Batch) -> LogJoint:
         >>> float(density(torch.zeros(4)))
         -8.988
     """
-    run = Unconstrained(observed=batch, enumerate_sites=False)
-    name = type(model).__name__
-    if problems := list(shapes(run_joint(model, batch, run), batch)):
+    run, name = _first_run(model, batch), type(model).__name__
+    if problems := list(shapes(run, batch)):
         raise ValueError(f"{name} does not fit these data. " + " ".join(problems))
     check_keys(model, batch, run)
     _check_supports(run)
@@ -163,6 +170,27 @@ def log_joint(model: Model, batch: Batch) -> LogJoint:
             "pyro.sample; parameters (nn.Parameter) are learned by pgm.fit instead."
         )
     return LogJoint(model, batch, {name: u.shape for name, u in run.point.items()})
+
+
+def _first_run(model: Model, batch: Batch) -> Unconstrained:
+    """The joint at a random point; another one, where a matrix of the program has no factor."""
+    for _ in range(_TRIES):
+        try:
+            return run_joint(model, batch, Unconstrained(observed=batch, enumerate_sites=False))
+        except RuntimeError as error:
+            if not singular(error):
+                raise
+            why = str(error).splitlines()[0]
+    raise BadStart(
+        f"{type(model).__name__} could not be run at any of {_TRIES} points: a matrix has no "
+        f"factor there ({why}). Add a small number to the diagonal of the covariance, or pass "
+        "scale_tril."
+    )
+
+
+def singular(error: RuntimeError) -> bool:
+    """Whether a program failed because a matrix has no factor; TorchScript wraps such errors."""
+    return "linalg." in str(error)
 
 
 def _run(model: Model, batch: Batch, point: Mapping[str, Tensor] | None) -> Unconstrained:

@@ -105,7 +105,7 @@ def transition(
     p = scale.momentum(generator.standard_normal(len(u)))
     v = scale.velocity(p)
     start = Point(u, log_p, gradient, p, v, 0.5 * float(p @ v) - log_p)
-    grower = _Grower(density, scale, step_size, start.energy, generator)
+    grower = Grower(density, scale, step_size, start.energy, generator)
     whole, depth, turned = Stretch(start, start, start, 0.0, p), 0, False
     new: Stretch | None = None
     while depth < max_depth and not turned:
@@ -130,7 +130,7 @@ def transition(
     )
 
 
-class _Grower:
+class Grower:
     """Builds stretches of a trajectory, and counts what they cost."""
 
     def __init__(
