@@ -53,8 +53,8 @@ for name, posterior in {"centred": centred, "non-centred": fixed}.items():
     )
 
 # %% [markdown]
-# The draws go to ArviZ with all groups, the prior among them. Pyro's own NUTS needs no compiler and
-# takes about as long for a hundred draws.
+# The draws go to ArviZ with all groups, the prior among them. NUTS runs its chains one by one and
+# chooses the length of each trajectory by itself.
 
 # %%
 idata = fixed.to_arviz(prior=200, seed=0)

@@ -142,7 +142,8 @@ def run_chains(model: Model, batch: Batch, start: Abduction, particles: int) -> 
         part = Batch({key: x for key, x in part.items() if not key.endswith(SEEN)})
         draws = max(-(-particles // chains), SHORTEST)
         with torch.enable_grad():
-            found = mcmc(model, part, draws=draws, chains=chains, seed=fresh_seed())
+            options: dict[str, Any] = {"draws": draws, "chains": chains, "backend": "ts"}
+            found = mcmc(model, part, seed=fresh_seed(), **options)
         kept = torch.linspace(0, chains * draws - 1, particles).round().long()
         table = found.summary()
         r_hat = max(r_hat, float(table["r_hat"].max()))

@@ -218,7 +218,8 @@ def _nuts(model: Model, batch: Batch, seed: int) -> Posterior:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InferenceWarning)  # the ranks are what is judged
-        return mcmc(model, batch, draws=500, warmup=500, chains=2, seed=seed, progress=False)
+        options: dict[str, Any] = {"draws": 500, "warmup": 500, "chains": 2, "backend": "ts"}
+        return mcmc(model, batch, seed=seed, progress=False, **options)
 
 
 def _simulated(model: Model, batch: Batch, sites: list[str], *, seed: int) -> tuple[Run, Batch]:
