@@ -8,6 +8,7 @@ the unseen sites of rows with the same sites unseen.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
