@@ -153,6 +153,33 @@ def test_completions_are_draws_from_the_conditional(law: Any) -> None:
         assert stats.kstest(ours, "uniform").statistic < 1.63 / 3000**0.5
 
 
+@pytest.mark.parametrize("law", ["student", "kernel"])
+@pytest.mark.parametrize("cls", [GaussianCopula, TCopula])
+def test_draws_fall_where_the_density_says(cls: Any, law: Any) -> None:
+    """Counts of draws in 5 x 5 boxes against the integral of the density, by chi-square."""
+    points = (load("two_moons", n=40).x + 2).double() if law == "kernel" else None
+    model = made(cls, 2, marginals=law, lower=[0.0, None], points=points)
+    with torch.no_grad():
+        model.below[0] = 1.5
+    x = pgm.sample(model, 4000, seed=0)["x"]
+    cuts = [x[:, j].quantile(torch.linspace(0.2, 0.8, 4).double()) for j in range(2)]
+
+    def box(y: Tensor) -> Tensor:
+        i, j = (torch.bucketize(y[:, c].contiguous(), cuts[c]) for c in range(2))
+        return 5 * i + j
+
+    fine = torch.special.ndtri((torch.arange(240) + 0.5).double() / 240)
+    grid = torch.cartesian_prod(fine, fine)  # scores: p(x) dx = p / (f_1 f_2) du_1 du_2
+    with torch.no_grad():
+        y = model.marginals.inverse(grid)
+        log_c = pgm.log_prob(model, y).value - model.marginals.scores(y)[1].sum(-1)
+    p = torch.zeros(25).double().index_add(0, box(y), log_c.exp() / 240**2)
+    assert p.sum().item() == pytest.approx(1, abs=0.02)
+    observed = torch.bincount(box(x), minlength=25)
+    found = stats.chisquare(observed.numpy(), (4000 * p / p.sum()).numpy(), ddof=8)
+    assert found.pvalue > 1e-3
+
+
 def test_kernel_marginals_are_those_of_scipy() -> None:
     points = load("two_moons", n=80).x.double()
     model = GaussianCopula(2, marginals="kernel", points=points)
