@@ -305,6 +305,9 @@ def test_discrete_and_unfit_columns_are_refused() -> None:
         GaussianCopula.from_data(torch.stack([torch.ones(100), x[:, 1]], -1))
     with pytest.raises(ValueError, match="9 cells of column 0 were seen"):
         GaussianCopula.from_data(x[:9])
+    apart = torch.cat([x, x]).masked_fill(torch.arange(200)[:, None] % 2 == torch.arange(2), NAN)
+    with pytest.raises(ValueError, match="column 0 and column 1 were seen in the same row 0 times"):
+        GaussianCopula.from_data(apart)
     schema = pgm.Schema({"a": pgm.Continuous(lower=0), "b": pgm.Continuous()})
     numbers = pd.DataFrame({"a": x[:, 0].abs(), "b": x[:, 1]})
     numbers.loc[3, "a"] = 0.0

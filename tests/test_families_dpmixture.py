@@ -258,6 +258,16 @@ def test_moves_leave_every_row_whole() -> None:
         assert not torch.equal(proposal, r)
 
 
+def test_an_outlier_and_rows_that_repeat_leave_fewer_clusters_than_components() -> None:
+    """k-means then finds fewer than T."""
+    x = rows(50)
+    x[0] = 1e6
+    with_outlier = DPMixture.from_data(x, 8, seed=0).double()
+    assert bool(pgm.log_prob(with_outlier, x).value.isfinite().all())
+    few = torch.tensor([[0.0, 0.0], [5.0, 1.0], [9.0, -3.0]]).repeat(20, 1)
+    assert DPMixture.from_data(few, 8, seed=0).occupied(few, draws=20, seed=0)[2] > 0.9
+
+
 def test_the_place_and_unit_of_the_columns_change_nothing() -> None:
     x = load("eight_gaussians", n=150).x.double()
     moved = DPMixture.from_data(1e7 + 1e3 * x, 12, seed=0).double()

@@ -7,8 +7,7 @@
 after T sticks, v_T = 1 (Ishwaran & James 2001), which is next to the whole process where the last
 sticks stay empty. The guide is the factorised posterior of Blei & Jordan (2006), "Variational
 inference for Dirichlet process mixtures", in closed form: coordinate ascent (their eqs 18-22) and
-`pgm.fit` climb the same bound. Either stops in local optima; merges and splits of clusters lead out
-of most of them (Ueda & Ghahramani 2002).
+`pgm.fit` climb one bound, to local optima; merges and splits lead out (Ueda & Ghahramani 2002).
 """
 
 import math
@@ -178,8 +177,9 @@ class DPMixture(Model):
         base = {"location": m.tolist(), "scale": s.tolist(), **prior}
         with seeded(0):
             model = cls(len(m), components, **base).to(m)
-        label = F.one_hot(kmeans(units, components, fresh_seed() if seed is None else seed))
-        coordinate_ascent(model, batch, label, sweeps=sweeps, moves=moves, tolerance=tolerance)
+        label = kmeans(units, components, fresh_seed() if seed is None else seed)
+        start = F.one_hot(label, components)  # some are empty where few rows differ
+        coordinate_ascent(model, batch, start, sweeps=sweeps, moves=moves, tolerance=tolerance)
         return model
 
     @property
@@ -209,8 +209,8 @@ class DPMixture(Model):
 
     def bound(self, x: Any) -> Float[Tensor, ""]:
         """The evidence lower bound of all rows, in nats (Blei & Jordan 2006, eq. 15)."""
-        by_row = _log_joint(self, *_cells(self, prepare(self, x))).logsumexp(-1)
-        return by_row.sum() - _divergence(self)
+        log_joint = _log_joint(self, *_cells(self, prepare(self, x)))
+        return log_joint.logsumexp(-1).sum() - _divergence(self)
 
 
 def coordinate_ascent(
@@ -267,8 +267,8 @@ def _loss(model: DPMixture, batch: Batch, *, size: int | None = None) -> Float[T
 @log_prob.register(DPMixture)
 def _density(model: DPMixture, batch: Batch, *, particles: int = 100) -> LogProb:
     """log of the posterior predictive under the guide, exact: a mixture of Student's t."""
-    pieces = [_log_predictive(model, *_cells(model, p)) for p in _pieces(model, batch)]
-    value = torch.cat(pieces).logsumexp(-1)
+    each = [_log_predictive(model, *_cells(model, p)) for p in _pieces(model, batch)]
+    value = torch.cat(each).logsumexp(-1)
     return LogProb(value, torch.zeros_like(value), "exact")
 
 
@@ -276,9 +276,9 @@ def _density(model: DPMixture, batch: Batch, *, particles: int = 100) -> LogProb
 def _cluster(model: DPMixture, batch: Batch, *, draws: int | None = None) -> Batch:
     """p(k | x) of a new row as "k", shape (n, T); draws are one-hot, (draws, n, T)."""
     r = _log_predictive(model, *_cells(model, batch)).softmax(-1)
-    if draws is None:
-        return Batch(k=r)
-    return Batch(k=F.one_hot(dist.Categorical(probs=r).sample((draws,)), r.shape[-1]).to(r))
+    if draws is not None:
+        r = F.one_hot(dist.Categorical(probs=r).sample((draws,)), r.shape[-1]).to(r)
+    return Batch(k=r)
 
 
 @impute.register(DPMixture)
@@ -288,8 +288,8 @@ def _complete(
     """Exact draws of the predictive: a cluster given the seen cells, then a t for each missing."""
     x, seen = _cells(model, batch)
     k = dist.Categorical(logits=_log_predictive(model, x, seen)).sample((draws,))
-    df, scale = _predictive(model)
-    drawn = dist.StudentT(df[k], model.means[k], scale[k]).sample()
+    df, scale = (part[k] for part in _predictive(model))
+    drawn = dist.StudentT(df, model.means[k], scale).sample()
     return Imputation(Batch(x=torch.where(seen, x, drawn)), x.new_full((len(x),), particles))
 
 

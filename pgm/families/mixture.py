@@ -150,6 +150,7 @@ class GaussianMixture(Model):
         member = F.one_hot(label, components).to(x)
         count = member.sum(0)
         means = member.T @ x / count.clamp(min=1).unsqueeze(-1)
+        means = torch.where(count.unsqueeze(-1) > 0, means, x.mean(0))  # few rows differ
         within = (x - means[label]).T @ (x - means[label]) / len(x)
         with torch.no_grad():
             model.logits.copy_(((count + 1) / (len(x) + components)).log())

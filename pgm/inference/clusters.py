@@ -1,5 +1,6 @@
 """Where mixtures start, and how they go on from where they stop: k-means++, merges and splits."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import chain
 
@@ -11,10 +12,17 @@ from pgm.batch import SEEN, Batch
 
 
 def kmeans(x: Float[Tensor, "n d"], clusters: int, seed: int) -> Int[Tensor, " n"]:
-    """The cluster of every row (Arthur & Vassilvitskii 2007), the best of four runs."""
-    from sklearn.cluster import KMeans
+    """The cluster of every row (Arthur & Vassilvitskii 2007), the best of four runs.
 
-    found = KMeans(clusters, n_init=4, random_state=seed % 2**32).fit(x.detach().cpu().numpy())
+    There are fewer where fewer rows differ.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # "fewer distinct clusters"
+        search = KMeans(clusters, n_init=4, random_state=seed % 2**32)
+        found = search.fit(x.detach().cpu().numpy())
     return torch.from_numpy(found.labels_).to(x.device, torch.int64)
 
 

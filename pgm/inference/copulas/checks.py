@@ -95,7 +95,7 @@ def check_rows(
     b: Float[Tensor, " d"],
     schema: Schema | None,
 ) -> None:
-    """Refuses too few rows, constant and discrete columns, and cells on a bound."""
+    """Refuses too few rows, constant and discrete columns, cells on a bound, and pairs unseen."""
     names = [f"column {j}" for j in range(x.shape[1])] if schema is None else list(schema.columns)
     for name, column, low, high in zip(names, x.T, a, b, strict=True):
         column = column[~column.isnan()]
@@ -119,6 +119,15 @@ def check_rows(
                 "mass: if a cell can be just there, the column is partly discrete. Widen the "
                 "bound, or leave those rows out."
             )
+    seen = (~x.isnan()).to(x)
+    both = seen.T @ seen
+    if bool((both < _FEW).any()):
+        i, j = (both < _FEW).nonzero()[0].tolist()
+        raise ValueError(
+            f"{names[i]} and {names[j]} were seen in the same row {int(both[i, j])} times: too few "
+            "to tell of their dependence, which the other columns leave open. Leave one of them "
+            f"out, or get {_FEW} rows with both."
+        )
 
 
 def filled(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
