@@ -59,6 +59,45 @@ def test_other_spreads_and_means_are_told_by_name(spread: float, shift: float, w
     assert any(f"posterior of mu is {word}" in each for each in said), said
 
 
+def test_the_noise_of_the_truth_does_not_come_again_in_the_method() -> None:
+    """A method that draws from the prior by its seed would otherwise draw the truth itself."""
+    same = []
+
+    def infer(model: pgm.Model, batch: Batch, seed: int) -> Posterior:
+        with pgm.seeded(seed):
+            model.model(N)
+            again = pgm.sample(model, N, seed=seed)["y"]
+        same.append(bool(torch.isclose(again, batch["y"]).any()))
+        return scaled(1.0)(model, batch, seed)
+
+    found(infer, 50)
+    assert not any(same)
+
+
+class Coins(pgm.Model):
+    """A count, which is a latent of few values, beside the probability that it is computed from."""
+
+    def model(self, n: int) -> None:
+        p = pyro.sample("p", dist.Beta(torch.tensor(1.0), torch.tensor(1.0)))
+        pyro.deterministic("tenths", (10 * p).floor())
+        with pgm.rows(n):
+            pyro.sample("y", dist.Bernoulli(p))
+
+
+def test_ranks_among_equals_are_by_chance() -> None:
+    def infer(model: pgm.Model, batch: Batch, seed: int) -> Posterior:
+        with pgm.seeded(seed + 1):
+            heads = float(batch["y"].sum())
+            p = dist.Beta(1 + heads, 1 + N - heads).sample(torch.Size([1, 49])).double()
+        draws = {"p": p, "tenths": (10 * p).floor()}
+        return Posterior(draws, {}, model, batch, 0.0, "nuts", {"p": (), "tenths": ()})
+
+    options = {"draws": 49, "bins": 10, "progress": False}
+    calibration = calibrate(Coins(), {"y": torch.zeros(N)}, infer=infer, simulations=300, **options)
+    assert calibration.calibrated, str(calibration)
+    assert float(calibration.frame()["mean"]["tenths"]) == pytest.approx(0.5, abs=0.06)
+
+
 def test_same_seed_same_ranks() -> None:
     first, second = (found(scaled(1.0), 50).ranks["mu"] for _ in range(2))
     assert first.tolist() == second.tolist()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pgm.batch import SEEN, Batch, rows_of
@@ -179,11 +179,20 @@ def calibrate(
     ranks: dict[str, list[int]] = {}
     bar = tqdm(range(simulations), disable=None if progress is None else not progress, leave=False)
     for i in bar:
-        truth, made = _simulated(model, batch, sites, seed=seed * 1_000_003 + i)
-        posterior = infer(model, made, seed * 1_000_003 + i)
-        for name, rank in _ranks(posterior, truth, draws):
+        of_truth, of_method, of_ties = _seeds(seed, i)
+        truth, made = _simulated(model, batch, sites, seed=of_truth)
+        posterior = infer(model, made, of_method)
+        generator = torch.Generator().manual_seed(of_ties)
+        for name, rank in _ranks(posterior, truth, draws, generator):
             ranks.setdefault(name, []).append(rank)
     return Calibration({k: torch.tensor(v) for k, v in ranks.items()}, draws, bins)
+
+
+def _seeds(seed: int, i: int) -> list[int]:
+    """Of one simulation, apart from each other: the noise of the truth must not come again as that
+    of a draw, which would then lie where the truth lies."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + i)
+    return torch.randint(2**31 - 1, (3,), generator=generator).tolist()
 
 
 def refitted(*, draws: int = 400, **options: Any) -> Infer:
@@ -231,8 +240,13 @@ def _simulated(model: Model, batch: Batch, sites: list[str], *, seed: int) -> tu
     return run, Batch({**context, **made})
 
 
-def _ranks(posterior: Posterior, truth: Run, draws: int) -> Iterator[tuple[str, int]]:
-    """Of every element among draws that are spread evenly over all chains."""
+def _ranks(
+    posterior: Posterior, truth: Run, draws: int, generator: torch.Generator
+) -> Iterator[tuple[str, int]]:
+    """Of every element among draws that are spread evenly over all chains.
+
+    Among equals, as those of a computed count are, the truth has a place by chance.
+    """
     total = posterior.size[0] * posterior.size[1]
     if total < draws:
         raise ValueError(f"The posterior has {total} draws, and ranks are among {draws}.")
@@ -244,20 +258,30 @@ def _ranks(posterior: Posterior, truth: Run, draws: int) -> Iterator[tuple[str, 
         if ROWS in dims:  # rows are alike: the first speaks for all
             axis = dims.index(ROWS)
             at, value = at.select(axis + 1, 0), value.select(axis, 0)
-        below = (at < value.to(at)).sum(0).flatten()
-        yield from zip(labels(name, value.shape), map(int, below), strict=True)
-    yield LIKELIHOOD, _rank_of_likelihood(posterior, known, kept)
+        rank = _rank(at.reshape(len(at), -1), value.to(at).flatten(), generator)
+        yield from zip(labels(name, value.shape), map(int, rank), strict=True)
+    total = _likelihoods(posterior, known, kept)
+    yield LIKELIHOOD, int(_rank(total[:-1, None], total[-1:], generator))
 
 
-def _rank_of_likelihood(posterior: Posterior, truth: Mapping[str, Tensor], kept: Tensor) -> int:
-    """The truth is put among the draws as if it were one, and all are replayed."""
+def _rank(
+    at: Float[Tensor, "draws k"], truth: Float[Tensor, " k"], generator: torch.Generator
+) -> Int[Tensor, " k"]:
+    below, ties = (at < truth).sum(0), (at == truth).sum(0)
+    share = torch.rand(ties.shape, generator=generator, dtype=torch.float64)
+    return below + (share * (ties + 1)).floor().long()
+
+
+def _likelihoods(
+    posterior: Posterior, truth: Mapping[str, Tensor], kept: Tensor
+) -> Float[Tensor, " draws"]:
+    """Of the draws and, last, of the truth, which is put among them as if it were one."""
     flat = {
         name: torch.cat([value.flatten(0, 1)[kept], truth[name][None].to(value)])[None]
         for name, value in posterior.draws.items()
     }
     stand_in = Posterior(flat, {}, posterior.model, posterior.batch, 0.0, posterior.method)
-    total = pointwise(stand_in)[0].sum(-1)
-    return int((total[:-1] < total[-1]).sum())
+    return pointwise(stand_in)[0].sum(-1)
 
 
 def _check(batch: Batch, simulations: int, draws: int, bins: int) -> None:

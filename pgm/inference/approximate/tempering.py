@@ -169,13 +169,12 @@ def _start(
     """Draws from the mixture of normals of as many climbs as there are particles in a tenth."""
     u = uniform(density.density, density, particles, generator)
     paths = find_paths(density, u, draws=1, generator=generator, trials=1)
-    chosen = torch.randint(len(u), (particles,), generator=generator)
     keep = slice(None, None, max(1, particles // 32))  # a mixture of 32 is quick to evaluate
     normal = LowRankNormal(
         *(part[keep] for part in (paths.normal.mean, paths.normal.alpha)),
         *(part[keep] for part in (paths.normal.basis, paths.normal.factor)),
     )
-    k = chosen % len(normal.mean)
+    k = torch.randint(len(normal.mean), (particles,), generator=generator)
     drawn = normal.draw(particles, generator)[torch.arange(particles), k]
     bridge = _Bridge(density, normal)
     return evaluate(density, drawn), bridge.log_q(drawn)[0], bridge
