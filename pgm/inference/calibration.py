@@ -189,8 +189,7 @@ def calibrate(
 
 
 def _seeds(seed: int, i: int) -> list[int]:
-    """Of one simulation, apart from each other: the noise of the truth must not come again as that
-    of a draw, which would then lie where the truth lies."""
+    """Of truth, method and ties: a draw whose noise is the truth's would lie where that lies."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + i)
     return torch.randint(2**31 - 1, (3,), generator=generator).tolist()
 
@@ -260,8 +259,8 @@ def _ranks(
             at, value = at.select(axis + 1, 0), value.select(axis, 0)
         rank = _rank(at.reshape(len(at), -1), value.to(at).flatten(), generator)
         yield from zip(labels(name, value.shape), map(int, rank), strict=True)
-    total = _likelihoods(posterior, known, kept)
-    yield LIKELIHOOD, int(_rank(total[:-1, None], total[-1:], generator))
+    likelihoods = _likelihoods(posterior, known, kept)
+    yield LIKELIHOOD, int(_rank(likelihoods[:-1, None], likelihoods[-1:], generator))
 
 
 def _rank(

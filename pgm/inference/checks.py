@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pgm.batch import SEEN
-from pgm.inference.diagnostics import smooth
+from pgm.inference.approximate.weighed import evened
+from pgm.inference.comparison import left_out
 from pgm.inference.posterior import Posterior
 from pgm.inference.predictive import first_run, pointwise, predictive
 from pgm.model import ROWS
@@ -103,7 +104,7 @@ def predictive_check(
     a model, one near 1/2 says little for it.
 
     Args:
-        posterior: draws of any method with equal weights.
+        posterior: draws of any method; those of an approximation are chosen anew by their weights.
         statistics: by name, of the rows of a site; by default mean, sd, least and largest value.
         seed: of the replications.
 
@@ -118,6 +119,7 @@ def predictive_check(
         >>> list(found.observed)
         ['mean of x', 'sd of x', 'least of x', 'largest of x']
     """
+    posterior = evened(posterior, seed=seed)
     replicated, _ = predictive(posterior, seed=seed)
     _check_whole(posterior, list(replicated))
     observed, found = {}, {}
@@ -173,7 +175,7 @@ def loo_pit(posterior: Posterior, *, seed: int | None = None) -> LooPit:
     """LOO-PIT of every observed site with one number a row.
 
     Args:
-        posterior: draws of any method with equal weights.
+        posterior: draws of any method; those of an approximation count by their weights.
         seed: of the replications and of the randomisation of levels and counts.
 
     Raises:
@@ -196,7 +198,7 @@ def loo_pit(posterior: Posterior, *, seed: int | None = None) -> LooPit:
             "vectors have no order. Check their parts by predictive_check(statistics=...)."
         )
     _check_whole(posterior, list(single))
-    log_w, _ = smooth(-pointwise(posterior).flatten(0, 1).T)
+    log_w, _ = left_out(posterior, pointwise(posterior).flatten(0, 1).T)
     w, sites = log_w.exp(), first_run(posterior).sites
     found = {}
     with seeded(seed):

@@ -1,10 +1,12 @@
 """How well a model predicts rows that it did not see: PSIS-LOO, and models compared by it.
 
-    elpd_i = log p(y_i | y_-i) ~ log sum_s w_is p(y_i | theta_s),  w_is ~ 1 / p(y_i | theta_s)
+    elpd_i = log p(y_i | y_-i) ~ log sum_s w_is p(y_i | theta_s),  w_is ~ r_s / p(y_i | theta_s)
 
-with Pareto-smoothed weights (Vehtari, Gelman & Gabry 2017, eq. 10; Vehtari et al. 2024). Where the
-k-hat of a row is above 0.7 that row is too influential for its weights, and the number is not to be
-trusted. Models are weighed by stacking (Yao, Vehtari, Simpson & Gelman 2018, eq. 4).
+with Pareto-smoothed weights (Vehtari, Gelman & Gabry 2017, eq. 10; Vehtari et al. 2024), and r = 1
+for draws from the posterior, p / q for those of an approximation (Magnusson, Andersen, Jonasson &
+Vehtari 2019). Where the k-hat of a row is above 0.7 that row is too influential for its weights,
+and the number is not to be trusted. Models are weighed by stacking (Yao, Vehtari, Simpson & Gelman
+2018, eq. 4).
 """
 
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pgm.batch import SEEN
+from pgm.inference.approximate.weighed import log_weight_by_row
 from pgm.inference.diagnostics import K_HAT, smooth
 from pgm.inference.posterior import Posterior
 from pgm.inference.predictive import first_run, pointwise
@@ -83,7 +86,7 @@ def loo(posterior: Posterior) -> Loo:
     or integrated out) is the one to ask.
 
     Args:
-        posterior: draws of any method with equal weights.
+        posterior: draws of any method; those of an approximation count by their weights.
 
     Raises:
         Unsupported: the likelihood of a row needs the value of a missing cell.
@@ -96,14 +99,20 @@ def loo(posterior: Posterior) -> Loo:
         >>> loo(variational(PPCA(3, 1), x, draws=200, seed=0)).rows.shape
         torch.Size([4])
     """
-    log_lik = pointwise(posterior).flatten(0, 1)
-    draws = len(log_lik)
+    log_lik = pointwise(posterior).flatten(0, 1).T
+    draws = log_lik.shape[1]
     if draws < 100:
         raise ValueError(f"{draws} draws came; the tail of the weights takes 100 or more.")
-    log_w, k = smooth(-log_lik.movedim(0, -1))
-    rows = (log_w + log_lik.movedim(0, -1)).logsumexp(-1)
-    within = log_lik.logsumexp(0) - torch.tensor(float(draws)).log()
-    return Loo(rows, within, k)
+    log_w, k = left_out(posterior, log_lik)
+    within, _ = smooth(log_weight_by_row(posterior))
+    return Loo((log_w + log_lik).logsumexp(-1), (within + log_lik).logsumexp(-1), k)
+
+
+def left_out(
+    posterior: Posterior, log_lik: Float[Tensor, "n draws"]
+) -> tuple[Float[Tensor, "n draws"], Float[Tensor, " n"]]:
+    """Log weights of the draws, of each row those without it, and their k-hat."""
+    return smooth(log_weight_by_row(posterior) - log_lik)
 
 
 @dataclass(frozen=True, eq=False)

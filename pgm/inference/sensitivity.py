@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pgm.inference.approximate.weighed import evened
 from pgm.inference.diagnostics import smooth
 from pgm.inference.posterior import Posterior
 from pgm.inference.predictive import log_prior, pointwise
@@ -67,7 +68,7 @@ def sensitivity(posterior: Posterior) -> Sensitivity:
     the data and are held as they were drawn.
 
     Args:
-        posterior: draws of any method with equal weights.
+        posterior: draws of any method; those of an approximation are chosen anew by their weights.
 
     Raises:
         ValueError: no latent outside `rows`, or fewer than 100 draws.
@@ -82,6 +83,7 @@ def sensitivity(posterior: Posterior) -> Sensitivity:
     """
     from pgm.inference.diagnostics import labelled
 
+    posterior = evened(posterior, seed=0)
     shared = {k: v for k, v in posterior.draws.items() if "rows" not in posterior.dims.get(k, ())}
     if not shared:
         raise ValueError(

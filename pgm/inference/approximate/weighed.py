@@ -77,6 +77,23 @@ def resample(
     return replace(posterior, draws=values, sample_stats={})
 
 
+def evened(posterior: Posterior, *, seed: int | None = None) -> Posterior:
+    """Draws with equal weights: those of an approximation of all latents, chosen anew."""
+    log_weight = posterior.sample_stats.get("log_weight")
+    if log_weight is None or log_weight.dim() != 2:
+        return posterior
+    return resample(posterior, seed=seed)
+
+
+def log_weight_by_row(posterior: Posterior) -> Float[Tensor, "#n draws"]:
+    """log p - log q of every draw, of all latents or of each row's own; zero where they are even."""
+    log_weight = posterior.sample_stats.get("log_weight")
+    if log_weight is None:
+        return torch.zeros(1, posterior.size[0] * posterior.size[1], dtype=torch.float64)
+    flat = log_weight.flatten(0, 1).double()
+    return flat[None] if flat.dim() == 1 else flat.T
+
+
 @dataclass(frozen=True)
 class Evidence:
     """log p(x), in nats.
