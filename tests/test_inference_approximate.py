@@ -127,6 +127,8 @@ def test_laplace_of_some_sites_holds_the_others_at_the_mode() -> None:
     assert float(posterior.draws["b"][0, 0]) == pytest.approx(float(truth.mean[2]), abs=1e-4)
     conditional = truth.precision_matrix[:2, :2].inverse()
     torch.testing.assert_close(posterior.draws["w"][0].T.cov(), conditional, rtol=0.35, atol=0.002)
+    with pytest.raises(ValueError, match="b were held at one value"):
+        evidence(posterior)
     with pytest.raises(ValueError, match="latents of Conjugate are w, b"):
         laplace(Conjugate(), data, sites=["v"], backend="graph")
 

@@ -38,6 +38,7 @@ class Posterior:
         dims: the names of the axes of each site after (chains, draws); the rows' is "rows".
         remarks: what the reader must know of how it was computed: a fall-back, an interruption.
         state: what the sampler needs to go on: see `pgm.inference.resume`.
+        held: latents that were held at one value, of those that have a posterior.
         how: which method was chosen, and why, where it was chosen for you.
     """
 
@@ -50,6 +51,7 @@ class Posterior:
     dims: dict[str, tuple[str, ...]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     state: Any = None
+    held: tuple[str, ...] = ()
     how: str = ""
 
     @property

@@ -55,7 +55,7 @@ def laplace(
         structure: "full", or "diagonal", which takes the diagonal of the precision alone.
         sites: the latents that are spread, the others held at the mode, such as the weights of a
             network's last layer (Daxberger et al. 2021, sec. 3); by default all. The weights are
-            then those of the joint density with the others at the mode.
+            then those of the joint density with the others at the mode, and there is no evidence.
         draws: independent draws.
         seed: of starts and draws.
         backend: what replays the density; by default the fastest that runs here.
@@ -103,7 +103,10 @@ def laplace(
         log_q = -0.5 * noise.square().sum(1) + root.diagonal().log().sum()
         log_p = evaluated(density, u)
         log_weight = log_p - log_q + 0.5 * noise.shape[1] * math.log(2 * math.pi)
-        return weighed(model, batch, density.density, u, log_weight, method="laplace", began=began)
+        held = tuple(k for k in density.density.shapes if sites is not None and k not in sites)
+        return weighed(
+            model, batch, density.density, u, log_weight, method="laplace", began=began, held=held
+        )
 
 
 def find_mode(density: Density, generator: torch.Generator) -> Float[Tensor, " d"]:

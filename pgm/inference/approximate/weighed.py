@@ -28,7 +28,7 @@ def weighed(
     *,
     method: Method,
     began: float,
-    remarks: tuple[str, ...] = (),
+    held: tuple[str, ...] = (),
 ) -> Posterior:
     """A posterior of one chain whose statistic `log_weight` is log p - log q of each draw."""
     values, dims = constrain(density, u[None])
@@ -41,7 +41,7 @@ def weighed(
             seconds=time.perf_counter() - began,
             method=method,
             dims=dims,
-            remarks=remarks,
+            held=held,
         ),
         stacklevel=4,
     )
@@ -86,7 +86,7 @@ def evened(posterior: Posterior, *, seed: int | None = None) -> Posterior:
 
 
 def log_weight_by_row(posterior: Posterior) -> Float[Tensor, "#n draws"]:
-    """log p - log q of every draw, of all latents or of each row's own; zero where they are even."""
+    """log p - log q of every draw, of all latents or of each row's own; zero if even."""
     log_weight = posterior.sample_stats.get("log_weight")
     if log_weight is None:
         return torch.zeros(1, posterior.size[0] * posterior.size[1], dtype=torch.float64)
@@ -122,8 +122,13 @@ def evidence(posterior: Posterior) -> Evidence:
         posterior: as in `resample`.
 
     Raises:
-        ValueError: as in `resample`.
+        ValueError: as in `resample`, or latents that were held at one value.
     """
+    if posterior.held:
+        raise ValueError(
+            f"{', '.join(posterior.held)} were held at one value, and not integrated out: these "
+            "weights say nothing of log p(x). Spread all sites, or use pgm.inference.tempering."
+        )
     log_weight = _log_weight(posterior).double()
     n = len(log_weight)
     value = float(log_weight.logsumexp(0)) - math.log(n)
