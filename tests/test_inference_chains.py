@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import pgm
+from pgm.families.hmm import HMM
 from pgm.inference.chains import kernels
 from pgm.randomness import seeded
 
@@ -28,3 +30,18 @@ def test_the_kernel_is_chosen_by_size() -> None:
     assert kernels._chosen(1, 10_000, 3) == "tree"
     assert kernels._chosen(1, 8, 3) == "scan"
     assert kernels._chosen(1000, 10_000, 5) == "scan"
+
+
+def test_draws_start_and_move_as_the_tables_say() -> None:
+    """Symbols that show their state: counts of first states and of moves, within 4 errors."""
+    pi = torch.tensor([0.2, 0.5, 0.3])
+    A = torch.tensor([[0.1, 0.8, 0.1], [0.6, 0.1, 0.3], [0, 0, 1]])
+    model = HMM.from_tables(pi, A, emission=torch.eye(3), length=4)
+    x = pgm.sample(model, 4000, seed=0)["x"]
+    first = torch.bincount(x[:, 0], minlength=3) / 4000
+    assert ((first - pi).abs() < 4 * (pi * (1 - pi) / 4000).sqrt()).all()
+    moves = torch.zeros(3, 3).index_put_(
+        (x[:, :-1].flatten(), x[:, 1:].flatten()), torch.ones(12000), accumulate=True
+    )
+    n = moves.sum(1, keepdim=True)
+    assert ((moves / n - A).abs() <= 4 * (A * (1 - A) / n).sqrt()).all()
