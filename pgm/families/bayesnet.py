@@ -243,6 +243,9 @@ def estimate(
     """
     if prior < 0:
         raise ValueError(f"prior is {prior}; it counts observations, from 0 for none.")
+    if type(data).__module__.partition(".")[0] == "pandas" and net.schema is not None:
+        latent = [name for name in net.schema.columns if name not in data]
+        data = data.reindex(columns=[*data.columns, *latent])
     batch = prepare(net, data)
     with torch.no_grad():
         found, how = expectation_maximisation(

@@ -17,8 +17,9 @@ _FEW, _TIES = 10, 0.1
 
 _DISCRETE = (
     "A copula of discrete columns is not unique (Sklar 1959; Genest & Neslehova 2007), and its "
-    "likelihood is a sum over the corners of a box. Use a GaussianNetwork for levels and numbers, "
-    "a mixture, or leave the column out."
+    "likelihood is a sum over the corners of a box; noise that makes them continuous would weaken "
+    "their dependence. Use a GaussianNetwork for levels and numbers, a mixture, or leave the "
+    "column out."
 )
 
 

@@ -262,3 +262,12 @@ def test_a_code_that_is_none_has_an_infinite_loss() -> None:
     net = asia()
     rows = {"xray": torch.tensor([0, 2, -1]), "dysp": torch.tensor([0.0, 1.0, math.nan])}
     assert pgm.objective(net, rows).isinf().tolist() == [False, True, True]
+
+
+def test_columns_that_a_frame_leaves_out_are_latent_as_those_of_a_batch_are() -> None:
+    frame = pd.DataFrame({"smoke": ["yes", "no", None] * 4, "lung": ["no", "no", "yes"] * 4})
+    codes = {"smoke": torch.tensor([0.0, 1.0, torch.nan] * 4), "lung": torch.tensor([1, 1, 0] * 4)}
+    ours, theirs = asia(), asia()
+    runs = [estimate(net, data, steps=20) for net, data in ((ours, frame), (theirs, codes))]
+    assert runs[0].log_posterior == pytest.approx(runs[1].log_posterior)
+    assert list(frame) == ["smoke", "lung"]
