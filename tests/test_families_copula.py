@@ -17,7 +17,7 @@ import causal
 import pgm
 from pgm.data import load
 from pgm.families.copula import GaussianCopula, TCopula
-from pgm.inference.copulas import marginals
+from pgm.inference.copulas import dependence, marginals
 
 NAN = float("nan")
 
@@ -315,3 +315,13 @@ def test_discrete_and_unfit_columns_are_refused() -> None:
         GaussianCopula.from_data(numbers, schema=schema)
     with pytest.raises(ValueError, match="df is -1"):
         TCopula(2, df=-1)
+
+
+def test_the_start_of_the_estimate_inverts_kendalls_tau() -> None:
+    """R = sin(pi tau / 2) (Lindskog, McNeil & Schmock 2003), and its free numbers give it back."""
+    R = torch.tensor([[1, 0.6, 0.2], [0.6, 1, -0.3], [0.2, -0.3, 1]]).double()
+    root = dependence.unit_rows(dependence.below_of(R), 3)
+    assert torch.allclose(root @ root.T, R)
+    x = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)).double()
+    found = dependence.from_kendall((x @ torch.linalg.cholesky(R).T).exp())
+    assert torch.allclose(found, R, atol=0.06)

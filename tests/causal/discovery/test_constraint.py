@@ -105,6 +105,70 @@ def test_fci_of_small_graphs(text: str, edges: list[str]) -> None:
     assert sorted(fci(test=oracle(graph), names=names).edges()) == sorted(edges)
 
 
+EDGES = [None, ("-", ">"), ("<", "-"), ("<", ">")]
+
+
+def ancestral_graphs(names):
+    """The edges of every ancestral graph by pair of nodes, and a DAG that says the same."""
+    pairs = list(itertools.combinations(names, 2))
+    for edges in itertools.product(EDGES, repeat=len(pairs)):
+        found = list(zip(pairs, edges, strict=True))
+        graph: nx.DiGraph = nx.DiGraph([p for p, e in found if e == ("-", ">")])
+        graph.add_edges_from(p[::-1] for p, e in found if e == ("<", "-"))
+        graph.add_nodes_from(names)
+        both = [p for p, e in found if e == ("<", ">")]
+        if nx.is_directed_acyclic_graph(graph):
+            if any(nx.has_path(graph, *p) or nx.has_path(graph, *p[::-1]) for p in both):
+                continue
+            graph.add_edges_from((f"u{k}", end) for k, pair in enumerate(both) for end in pair)
+            yield edges, graph
+
+
+def test_fci_tells_all_that_four_nodes_can() -> None:
+    """Of all 2492 maximal ancestral graphs of four nodes: the marks that their class shares.
+
+    Richardson & Spirtes (2002) for the definition, by brute force; Zhang (2008) for the theorem
+    that FCI is sound and complete.
+    """
+    names = "ABCD"
+    pairs = list(itertools.combinations(names, 2))
+    rest = {p: sorted(set(names) - set(p)) for p in pairs}
+    given = {p: [z for k in range(3) for z in itertools.combinations(rest[p], k)] for p in pairs}
+    classes: dict = {}
+    for edges, graph in ancestral_graphs(names):
+        said = {
+            p: [nx.is_d_separator(graph, {p[0]}, {p[1]}, set(z)) for z in given[p]] for p in pairs
+        }
+        if all(any(said[p]) for p, e in zip(pairs, edges, strict=True) if e is None):
+            classes.setdefault(tuple(map(tuple, said.values())), []).append(edges)
+    assert (sum(map(len, classes.values())), len(classes)) == (2492, 248)
+    for said, members in classes.items():
+        table = {
+            (*p, z): each
+            for p, values in zip(pairs, said, strict=True)
+            for z, each in zip(given[p], values, strict=True)
+        }
+
+        def test(x, y, z, table=table):
+            return float(table[(*sorted((x, y)), tuple(sorted(z)))])
+
+        shared = set()
+        for p, *edges in zip(pairs, *members, strict=True):
+            if edges[0] is not None:
+                ends = [{edge[end] for edge in edges} for end in (0, 1)]
+                shared.add((*p, *(e.pop() if len(e) == 1 else "o" for e in ends)))
+        assert set(map(in_order, fci(test=test, names=list(names)).edges())) == shared
+
+
+def in_order(edge):
+    """The nodes of an edge in alphabetical order, and the marks there."""
+    a, marks, b = edge.split()
+    turned = str.maketrans("<>", "><")
+    if a > b:
+        return b, a, marks[-1].translate(turned), marks[0].translate(turned)
+    return a, b, marks[0], marks[-1]
+
+
 def test_pc_on_cells() -> None:
     data = pgm.data.load("sachs")
     frame = data.frame[(~data.clamped.any(1)).numpy()][["Raf", "Mek", "PKC", "P38", "Plcg"]]
