@@ -9,10 +9,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import pgm
 import privacy
+from pgm.objectives import objective
 from privacy.options import refuse_text
 
 X = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
@@ -277,3 +279,26 @@ def test_a_private_fit_prints_its_check() -> None:
 def test_no_file_is_left_behind(tmp_path: Path) -> None:
     refuses(Gaussian(), "steps is 0", checkpoint=tmp_path / "run.pt", steps=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def choosy(model: pgm.Model, batch: Any, *, size: int) -> Tensor:
+    """Does not take many rows at once where one is large, and says which."""
+    x = batch["x"]
+    if len(x) in range(4, 100) and bool((x.detach() > 100).any()):
+        raise ValueError(f"a large number: {float(x.max())}")
+    return objective(model, batch, size=size)
+
+
+@pytest.mark.parametrize("falls_to", ["vmap", "loop"])
+def test_a_report_names_no_rows(falls_to: str) -> None:
+    def loss(model: pgm.Model, batch: Any, *, size: int) -> Tensor:
+        if falls_to == "loop" and is_functorch_wrapped_tensor(batch["x"]):
+            raise RuntimeError("of made-up rows 0.25")
+        return choosy(model, batch, size=size)
+
+    x = X.clone()
+    x[7, 0] = 123.456
+    run = privacy.fit(Gaussian(), x, objective=loss, **(GOOD | {"rate": 0.2, "steps": 30}))
+    assert run.report.reason.startswith("not ghost: ValueError on a lot")
+    assert run.report.route == falls_to
+    assert "123" not in str(run) and "123" not in str(run.ledger)

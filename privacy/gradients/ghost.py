@@ -34,7 +34,7 @@ from privacy.gradients.rows import (
     weights,
     whole_rows,
 )
-from privacy.gradients.tape import Call, Loose, NotCovered, Tape, axes_of, parts_of
+from privacy.gradients.tape import Call, Changed, Loose, NotCovered, Tape, axes_of, parts_of
 from privacy.gradients.trial import Differs, compare, nearby
 from privacy.layout import SIZES, Axis, find_axis
 
@@ -102,7 +102,7 @@ class Ghost:
         draws = LotDraws(n, tables, self._axis_of_draw)
         tape, losses = _run(self.loss, self.parameters, batch, draws, leaves)
         if tuple(call.what for call in tape.calls) != plan.calls or draws.calls != len(plan.draws):
-            raise NotCovered("the program made other calls than when it was tried out")
+            raise Changed
         given = tape.backward(losses, leaves, self.parameters)
         found: dict[str, list[Part]] = {name: [] for name in self.parameters}
         for name, part in parts_of(tape.calls, plan.axes, n):
@@ -118,7 +118,7 @@ class Ghost:
 
     def _axis_of_draw(self, number: int, shape: tuple[int, ...]) -> Axis:
         if number >= len(self.plan.draws):
-            raise NotCovered("the program made more draws than when it was tried out")
+            raise Changed
         return self.plan.draws[number]
 
 

@@ -15,6 +15,7 @@ that nothing else reaches never meets the data. With `terms="joint"` each g_i ca
 expectation being linear, and of less variance than one draw for all.
 """
 
+from contextlib import suppress
 from typing import Any, Literal, get_args
 
 import torch
@@ -33,7 +34,7 @@ from privacy.gradients.hooks import Hooks, try_hooks
 from privacy.gradients.public import Split
 from privacy.gradients.routes import Loss, as_computed, looped, vmapped
 from privacy.gradients.rows import ClippedSum, Layers, RowGradients, added, clipped, nothing
-from privacy.gradients.tape import NotCovered
+from privacy.gradients.tape import Changed, NotCovered
 from privacy.layout import SIZES
 from privacy.synthetic import synthetic_rows
 
@@ -121,7 +122,7 @@ class PerRow:
         self._names = [name for name, p in model.named_parameters() if p.requires_grad]
         self._ghost: Ghost | None = None
         self._hooks: Hooks | None = None
-        self._settled = False
+        self._settled, self._made_up = False, True
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -207,6 +208,10 @@ class PerRow:
                 self._try_ghost(made_up)
             if self.route == "hooks":
                 self._hooks = _try_hooks(self._loss, self.parameters, made_up)
+            if self.route == "auto":
+                with suppress(Exception):  # where no route runs, the rows' own error is raised
+                    self._by_row(made_up, {})
+        self._made_up = False
 
     @property
     def tainted(self) -> str | None:
@@ -221,10 +226,10 @@ class PerRow:
             self._leave_ghost(error)
 
     def _leave_ghost(self, error: Exception) -> None:
-        why = str(error) if isinstance(error, NotCovered) else _first_line(error)
         if not self._auto:
+            why = str(error) if isinstance(error, NotCovered) else _first_line(error)
             raise NotCovered(f"Route 'ghost' was asked for, but {why}. Use 'auto'.") from error
-        self._ghost, self.route, self.reason = None, "auto", f"not ghost: {why}"
+        self._ghost, self.route, self.reason = None, "auto", f"not ghost: {self._said(error)}"
 
     def _by_row(self, batch: Batch, tables: Tables) -> RowGradients:
         if self._hooks is not None:
@@ -236,11 +241,17 @@ class PerRow:
         except Exception as error:
             if not self._auto:
                 raise
-            why = f"not vmap: {_first_line(error)}"
+            why = f"not vmap: {self._said(error)}"
             self.route, self.reason = "loop", "; ".join(filter(None, [self.reason, why]))
             return looped(self._loss, self.parameters, batch, tables)
         self.route = "vmap"
         return found
+
+    def _said(self, error: Exception) -> str:
+        """What a report may say of it; an error on the rows themselves may name their values."""
+        if not self._made_up and not isinstance(error, Changed):
+            return f"{type(error).__name__} on a lot, though not on made-up rows"
+        return str(error) if isinstance(error, NotCovered) else _first_line(error)
 
     def _whole(self, model: Model, batch: Batch) -> Tensor:
         return self.objective(model, batch, size=self.size)

@@ -25,6 +25,13 @@ class NotCovered(ValueError):
     """The ghost route cannot take this program; the message says why."""
 
 
+class Changed(NotCovered):
+    """The program does something else than when it was tried out; of the rows this says no more."""
+
+    def __init__(self) -> None:
+        super().__init__("the program made other calls than when it was tried out")
+
+
 @dataclass(eq=False)
 class Call:
     """One covered call.
