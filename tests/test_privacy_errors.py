@@ -1,5 +1,6 @@
 """Bad input to a private fit: refused before anything is trained or spent, and explained."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +303,15 @@ def test_a_report_names_no_rows(falls_to: str) -> None:
     assert run.report.reason.startswith("not ghost: ValueError on a lot")
     assert run.report.route == falls_to
     assert "123" not in str(run) and "123" not in str(run.ledger)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    refuses(Gaussian(), "does not bound a row", dtype=dtype)
+    refuses(Gaussian().to(dtype), f"'mu' is of {dtype}")
+    for asks in (privacy.check, functools.partial(privacy.per_row_gradients, size=200)):
+        with pytest.raises(ValueError, match="does not bound a row"):
+            asks(Gaussian().to(dtype), X.to(dtype))
+    model = Gaussian()
+    privacy.fit(model, X.to(dtype), **GOOD)
+    assert model.mu.dtype == torch.float32

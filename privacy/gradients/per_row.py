@@ -94,7 +94,7 @@ class PerRow:
         public: whether there are public terms, split off.
 
     Raises:
-        ValueError: an unknown route, or a model without trainable parameters.
+        ValueError: an unknown route, a model without trainable parameters, or half precision.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class PerRow:
         if physical is not None and physical < 1:
             raise ValueError(f"physical is {physical}; pieces of a lot have one row or more.")
         trainable(model)
+        refuse_coarse(model)
         self.physical = physical
         self.model, self.size, self.objective, self.terms = model, size, objective, terms
         self.route: str = route
@@ -229,7 +230,11 @@ class PerRow:
         if not self._auto:
             why = str(error) if isinstance(error, NotCovered) else _first_line(error)
             raise NotCovered(f"Route 'ghost' was asked for, but {why}. Use 'auto'.") from error
-        self._ghost, self.route, self.reason = None, "auto", f"not ghost: {self._said(error)}"
+        self._ghost, self.route, self.reason = (
+            None,
+            "auto",
+            f"not ghost: {_said(error, made_up=self._made_up)}",
+        )
 
     def _by_row(self, batch: Batch, tables: Tables) -> RowGradients:
         if self._hooks is not None:
@@ -241,20 +246,35 @@ class PerRow:
         except Exception as error:
             if not self._auto:
                 raise
-            why = f"not vmap: {self._said(error)}"
+            why = f"not vmap: {_said(error, made_up=self._made_up)}"
             self.route, self.reason = "loop", "; ".join(filter(None, [self.reason, why]))
             return looped(self._loss, self.parameters, batch, tables)
         self.route = "vmap"
         return found
 
-    def _said(self, error: Exception) -> str:
-        """What a report may say of it; an error on the rows themselves may name their values."""
-        if not self._made_up and not isinstance(error, Changed):
-            return f"{type(error).__name__} on a lot, though not on made-up rows"
-        return str(error) if isinstance(error, NotCovered) else _first_line(error)
-
     def _whole(self, model: Model, batch: Batch) -> Tensor:
         return self.objective(model, batch, size=self.size)
+
+
+def refuse_coarse(model: Model, dtype: torch.dtype | None = None) -> None:
+    """Refuses parameters in other numbers than float32 and float64.
+
+    Args:
+        model: the model.
+        dtype: to which it would be moved; None for none.
+
+    Raises:
+        ValueError: a trainable parameter is, or would be, of another type.
+    """
+    for name, p in model.named_parameters():
+        kind = p.dtype if dtype is None else dtype
+        if p.requires_grad and kind not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"Parameter {name!r} is of {kind}: there norms, clipped sums and noise are rounded "
+                "so coarsely that clipping does not bound a row, and the noise does not hide it. "
+                "Train in float32 (model.float(), dtype=torch.float32) and convert afterwards, "
+                "which is post-processing."
+            )
 
 
 def _try_hooks(loss: Loss, parameters: dict[str, nn.Parameter], made_up: Batch) -> Hooks:
@@ -264,6 +284,13 @@ def _try_hooks(loss: Loss, parameters: dict[str, nn.Parameter], made_up: Batch) 
         raise NotCovered(
             f"Route 'hooks' was asked for, but Opacus' hooks are wrong here: {error}. Use 'auto'."
         ) from error
+
+
+def _said(error: Exception, *, made_up: bool) -> str:
+    """What a report may say of it; an error on the rows themselves may name their values."""
+    if not made_up and not isinstance(error, Changed):
+        return f"{type(error).__name__} on a lot, though not on made-up rows"
+    return str(error) if isinstance(error, NotCovered) else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:
