@@ -20,6 +20,9 @@ from torch import Tensor
 
 from privacy.gradients.rows import Layers
 
+_MOST_NOISE = 50_000.0
+"""Of a count, by default: it costs next to nothing, and fits the grid of secure noise."""
+
 
 @dataclass(frozen=True)
 class LayerClip:
@@ -80,7 +83,7 @@ class AdaptiveClip:
         target: the share of rows that should not be clipped.
         rate: eta of the update C exp(-eta (share - target)).
         noise: sigma_b, the standard deviation of the noise of the count; by default a twentieth of
-            the lot, or the noise multiplier z where that is more.
+            the lot, 50,000 at most, or the noise multiplier z where that is more.
 
     Raises:
         ValueError: a number outside its range.
@@ -110,7 +113,7 @@ class AdaptiveClip:
         Raises:
             ValueError: the count alone would spend as much as z allows or more.
         """
-        sigma = max(lot / 20, z) if self.noise is None else self.noise
+        sigma = max(min(lot / 20, _MOST_NOISE), z) if self.noise is None else self.noise
         if z > 0 and z >= 2 * sigma:
             raise ValueError(
                 f"The count of unclipped rows has noise {sigma:g} and the accounting noise "

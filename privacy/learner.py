@@ -25,6 +25,7 @@ from privacy.gradients import PerRow
 from privacy.gradients.rows import Layers
 from privacy.kept import tensors
 from privacy.ledger import Ledger, Release
+from privacy.noise import width
 from privacy.watch import Watch
 
 
@@ -72,6 +73,8 @@ class PrivateLearner:
         self.release, self.ledger = replace(release, steps=1), ledger
         self.lot = max(1, round(release.rate * release.rows))
         self.clip, self.bound = release.clip if clip is None else clip, _bound(clip, release, model)
+        if secure:
+            _check_grid(self.clip, release, trainable(model))
         inner = make_optimiser(trainable(model), learning_rate, optimiser)
         self.optimiser = PrivateOptimiser(
             inner,
@@ -209,6 +212,15 @@ def gradient_noise(clip: Clip | None, release: Release) -> float:
     if isinstance(clip, AdaptiveClip):
         return clip.gradient_noise(release.noise_multiplier, release.rate * release.rows)
     return release.noise_multiplier
+
+
+def _check_grid(clip: Clip, release: Release, parameters: list[nn.Parameter]) -> None:
+    """Refuses, before a step is made, noise that does not fit the grid of secure noise."""
+    numbers, z = sum(p.numel() for p in parameters), release.noise_multiplier
+    width(numbers, sensitivity=release.clip, sigma=gradient_noise(clip, release))
+    if isinstance(clip, AdaptiveClip):
+        count = clip.count_noise(z, release.rate * release.rows)
+        width(1, sensitivity=0.5, sigma=2 * count)
 
 
 def _same_tensors(model: Model, before: list[tuple[Tensor, int]]) -> None:

@@ -69,7 +69,8 @@ def width(d: int, *, sensitivity: float, sigma: float) -> float:
     if spare < 2.0 ** (BITS - 2):
         raise ValueError(
             f"{d} numbers with noise multiplier {sigma:.3g} do not fit the grid of secure noise: "
-            "rounding them would cost more than the clipping. Train fewer parameters at once."
+            "rounding them would cost more than the clipping. Train fewer parameters at once, or "
+            "ask for less noise (more epsilon, fewer steps; noise= of an AdaptiveClip)."
         )
     return sigma * sensitivity / spare
 

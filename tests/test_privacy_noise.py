@@ -149,6 +149,21 @@ def test_the_count_of_adaptive_clipping_is_secure_too(monkeypatch: pytest.Monkey
     assert [sensitivity for _, sensitivity in sizes][1::2] == [0.5, 0.5]
 
 
+def test_the_count_of_a_lot_of_ten_million_fits_the_grid() -> None:
+    clip, lot = privacy.AdaptiveClip(), 1e7
+    sigma = clip.count_noise(1.0, lot)
+    assert sigma == 50_000 and 1 / clip.gradient_noise(1.0, lot) ** 2 == pytest.approx(1.0)
+    noisy = [float(on_grid(np.zeros(1), sensitivity=0.5, sigma=2 * sigma)[0]) for _ in range(500)]
+    assert sigma <= 1.15 * np.std(noisy) <= 1.5 * sigma
+
+
+def test_noise_that_does_not_fit_the_grid_is_refused_before_a_step() -> None:
+    ledger, clip = privacy.Ledger(), privacy.AdaptiveClip(noise=1e6)
+    with pytest.raises(ValueError, match="do not fit the grid"):
+        privacy.fit(Still(), torch.zeros(20, 1), secure=True, clip=clip, ledger=ledger, **GOOD)
+    assert ledger.releases == ()
+
+
 def test_secure_statistics_lie_on_a_grid_and_are_in_the_ledger() -> None:
     ledger, frame = privacy.Ledger(), pd.DataFrame({"age": [30.0, 50.0] * 500})
     found = privacy.count(frame, epsilon=1.0, delta=1e-6, ledger=ledger, noise="discrete")
