@@ -18,6 +18,10 @@ from torch.optim import Optimizer
 
 from privacy.noise import on_grid
 
+_NUMBERS_AT_ONCE = 2**13
+"""Numbers to which noise is added at a time. A multiple of 16, by which torch draws normal numbers
+on a processor, so that the noise is the same as drawn at once."""
+
 
 class PrivateOptimiser(DPOptimizerFastGradientClipping):
     """DP-SGD's noise, division and step around any torch optimiser.
@@ -60,15 +64,17 @@ class PrivateOptimiser(DPOptimizerFastGradientClipping):
             p.grad = None
 
     def add_noise(self) -> None:
-        """The clipped sum with noise, in `p.grad`; the sum itself is kept nowhere."""
+        """The clipped sum with noise, in `p.grad` and in its place; the sum is kept nowhere."""
         if self.secure:
             self._add_secure_noise()
             return
         std = self.noise_multiplier * self.max_grad_norm
         for p in self.params:
-            noise = _generate_noise(std, p.summed_grad, self.generator)
-            p.grad = noise.add_(p.summed_grad).view_as(p)
+            noisy = p.summed_grad.contiguous()
             p.summed_grad = None
+            for piece in _pieces(noisy.view(-1)):
+                piece.add_(_generate_noise(std, piece, self.generator))
+            p.grad = noisy.view_as(p)
 
     def _add_secure_noise(self) -> None:
         sums = [p.summed_grad for p in self.params]
@@ -113,3 +119,9 @@ class PrivateOptimiser(DPOptimizerFastGradientClipping):
         self._step_skip_queue.clear()
         self._is_last_step_skipped = False
         self.zero_grad(set_to_none=True)
+
+
+def _pieces(flat: Tensor) -> tuple[Tensor, ...]:
+    """Views of its numbers, in order; the last is the longest."""
+    whole = max(0, len(flat) // _NUMBERS_AT_ONCE - 1)
+    return flat.split([_NUMBERS_AT_ONCE] * whole + [len(flat) - whole * _NUMBERS_AT_ONCE])

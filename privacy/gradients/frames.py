@@ -106,7 +106,8 @@ class Frame:
     def _replay(self, frame: Batch, taken: Tensor, clip: float | Layers, n: int) -> ClippedSum:
         with torch.no_grad():
             *sums, norms, finite, losses = self.trace(*self._inputs(frame, taken, clip))
-        gradients = dict(zip(self.rows.parameters, sums, strict=True))
+        # In a record, sums that are equal may be one tensor, and a constant one the record's own.
+        gradients = {k: x.clone() for k, x in zip(self.rows.parameters, sums, strict=True)}
         return ClippedSum(gradients, norms[:n], losses[:n], finite[:n])
 
     def _plain(self, frame: Batch, n: int) -> ClippedSum:

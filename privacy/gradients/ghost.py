@@ -86,9 +86,13 @@ class Ghost:
             parts = {name: part.kept(finite) for name, part in parts.items()}
             norms = {name: torch.where(finite, x, torch.zeros_like(x)) for name, x in norms.items()}
         c = weights(norms, clip)
-        smallest_first = sorted(parts, key=lambda name: self.parameters[name].numel())
-        sums = {name: parts.pop(name).weighted(c[name]) for name in smallest_first}  # none kept
+        sums = {name: parts.pop(name).weighted(c[name]) for name in self._order(parts)}  # none kept
         return ClippedSum(sums, norms_over(norms), losses, finite)
+
+    def _order(self, parts: dict[str, Part]) -> list[str]:
+        """The smallest sums first; of equal ones the last, as the rows of first layers stay."""
+        last_first = list(parts)[::-1]
+        return sorted(last_first, key=lambda name: self.parameters[name].numel())
 
     def by_row(self, batch: Batch, tables: Tables) -> RowGradients:
         """The gradients by row themselves, as large as they are."""

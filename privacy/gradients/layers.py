@@ -25,7 +25,7 @@ def linear(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
 
     def parts(x: Tensor, g: Tensor) -> dict[str, Part]:
         x, g = x.flatten(1, -2), g.flatten(1, -2)
-        return _of(names, weight=lambda: Outer(x, g, shape, mask), bias=lambda: Whole(g.sum(1)))
+        return _of(names, weight=lambda: Outer(x, g, shape, mask), bias=lambda: Whole(_total(g)))
 
     return tape.keep("linear", names, x, F.linear(x, weight.detach(), _detached(bias)), parts)
 
@@ -103,7 +103,7 @@ def conv2d(
         n = len(x)
         patches = F.unfold(x.flatten(0, 1), shape[2:], **window).mT.unflatten(0, (n, -1))
         a, g = patches.flatten(1, 2), g.flatten(3).mT.flatten(1, 2)
-        return _of(names, weight=lambda: Outer(a, g, shape, mask), bias=lambda: Whole(g.sum(1)))
+        return _of(names, weight=lambda: Outer(a, g, shape, mask), bias=lambda: Whole(_total(g)))
 
     out = F.conv2d(x, weight.detach(), _detached(bias), **window)
     return tape.keep("conv2d", names, x, out, parts)
@@ -132,7 +132,7 @@ def conv1d(
         n, rows = len(x), x.flatten(0, 1).unsqueeze(2)
         patches = F.unfold(rows, (1, shape[2]), **wide).mT.unflatten(0, (n, -1))
         a, g = patches.flatten(1, 2), g.mT.flatten(1, 2)
-        return _of(names, weight=lambda: Outer(a, g, shape, mask), bias=lambda: Whole(g.sum(1)))
+        return _of(names, weight=lambda: Outer(a, g, shape, mask), bias=lambda: Whole(_total(g)))
 
     out = F.conv1d(x, weight.detach(), _detached(bias), **window)
     return tape.keep("conv1d", names, x, out, parts)
@@ -163,6 +163,11 @@ def _names(tape: Tape, **places: Tensor | None) -> dict[str, str] | None:
 def _of(names: Mapping[str, str], **makers: Callable[[], Part]) -> dict[str, Part]:
     """What the trainable ones get."""
     return {place: make() for place, make in makers.items() if place in names}
+
+
+def _total(g: Tensor) -> Tensor:
+    """sum_t g_t; no copy of a single one."""
+    return g[:, 0] if g.shape[1] == 1 else g.sum(1)
 
 
 def _detached(value: Tensor | None) -> Tensor | None:

@@ -38,7 +38,8 @@ class ClippedSum:
     """The clipped sum over the rows of a lot, before noise.
 
     Attributes:
-        gradients: parameter -> the clipped sum, in its shape.
+        gradients: parameter -> the clipped sum, in its shape and in memory of its own: noise is
+            added in place.
         norms: of every row's gradient over all parameters, shape (n,); 0 where it was not finite.
         losses: the loss of each row in nats, shape (n,).
         finite: whether the norm of the row was finite, shape (n,).

@@ -137,13 +137,12 @@ class Tape(TorchFunctionMode):
         parts: Callable[[Tensor, Tensor], Mapping[str, Part]],
     ) -> Tensor:
         """Enters a call; returns its output, from which the gradient will come back."""
-        call = Call(operation, names, x, tuple(out.shape), parts)
+        call = Call(operation, names, x.detach(), tuple(out.shape), parts)
         if is_functorch_wrapped_tensor(x):
             raise NotCovered(f"{_layer(call)} is called inside a transformation of torch.func")
         if not out.requires_grad:
-            root = out.detach().requires_grad_()
-            self.roots.append(root)
-            out = root.clone()  # so that what follows may write to it
+            self.roots.append(out.new_zeros(0, requires_grad=True))
+            out = _Rooted.apply(out, self.roots[-1])
         out.register_hook(lambda g: self._heard(call, g))
         self.calls.append(call)
         return out
@@ -185,6 +184,21 @@ class Tape(TorchFunctionMode):
         }
 
 
+class _Rooted(torch.autograd.Function):
+    """A tensor as it is, no copy, on a leaf of no numbers from which autograd is led to it."""
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, root: Tensor) -> Tensor:
+        """The tensor itself; what follows may write to it."""
+        ctx.mark_dirty(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *g: Tensor) -> tuple[None, None]:
+        """Nothing: the gradient is heard before it comes here."""
+        return None, None
+
+
 class Loose(NotCovered):
     """Parameters that something else than a covered layer uses."""
 
@@ -203,7 +217,7 @@ def parts_of(calls: Sequence[Call], axes: Sequence[Axis], n: int) -> Iterator[tu
             raise NotCovered(f"the input of {_layer(call)} is overwritten later")
         if not axis.fits(call.shape, n) or not axis.fits(call.x.shape, n):
             raise NotCovered(f"{_layer(call)} saw {tuple(call.x.shape)} for {n} rows")
-        x, g = (axis.rows_first(value, n) for value in (call.x.detach(), call.g))
+        x, g = (axis.rows_first(value, n) for value in (call.x, call.g))
         for place, part in call.parts(x, g).items():
             yield call.names[place], part
 
