@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pyro.infer.autoguide import AutoGuide
+from pyro.params.param_store import _MODULE_NAMESPACE_DIVIDER
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
@@ -169,6 +170,10 @@ class _Ordinary(Messenger):
 
     def _pyro_param(self, msg: Any) -> None:
         name, *initial = msg["args"]
+        if initial and _MODULE_NAMESPACE_DIVIDER in name:  # of a module, which holds it
+            msg["value"] = initial[0]
+            msg["done"] = msg["stop"] = True
+            return
         if not initial and name not in self.learned:
             return
         constraint = initial[1:] or [msg["kwargs"].get("constraint", constraints.real)]

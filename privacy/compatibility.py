@@ -32,6 +32,7 @@ from privacy.gradients.per_row import Terms
 from privacy.gradients.routes import as_computed
 from privacy.kept import as_it_was, plain_tensors, tensors
 from privacy.layout import SIZES, Axis, find_axis
+from privacy.options import loss_and_terms
 from privacy.run import make_parameters
 from privacy.synthetic import synthetic_rows
 from privacy.watch import HARM, REMEDY, left_by_rows
@@ -77,7 +78,7 @@ def check(
     data: Any,
     *,
     rows: int | None = None,
-    objective: Objective = default_objective,
+    objective: Objective | str = default_objective,
     route: Route = "auto",
     terms: Terms = "split",
 ) -> SelfCheck:
@@ -87,7 +88,7 @@ def check(
         model: the model, untrained; it is not changed.
         data: the rows it is to be fitted to, in any form.
         rows: the declared number of rows; by default as many as came.
-        objective: the loss by row.
+        objective: the loss by row, or one of the names of `terms`.
         route: of the per-row gradients.
         terms: whether public terms are to be split off.
 
@@ -105,6 +106,7 @@ def check(
         'loading', 'log_noise')
           can be fitted privately
     """
+    objective, terms = loss_and_terms(objective, terms)
     batch = prepare(model, data)
     size = rows or rows_of(batch)
     make_parameters(model, batch, objective, size)

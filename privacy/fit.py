@@ -42,6 +42,7 @@ from privacy.options import (
     clip_norm,
     goal,
     kept_by,
+    loss_and_terms,
     noise_multiplier,
     public_rows,
     refuse,
@@ -129,7 +130,7 @@ class PrivateTraining(Training):
         ledger: of these rows; by default a new one, which knows nothing of earlier releases.
         budget: of these rows, instead of their ledger: a run that would exceed it is refused.
         accountant: "prv" (tight, the default) or "rdp", by which the budget is kept.
-        objective: the loss by row; by default the verb `pgm.objective`.
+        objective: the loss by row; by default the verb `pgm.objective`. A name is one of `terms`.
         learning_rate: step size of the optimiser.
         optimiser: makes a torch optimiser from parameters and `lr=`; by default Adam.
         schedule: "constant", "cosine", or a maker of a torch LRScheduler.
@@ -177,7 +178,7 @@ class PrivateTraining(Training):
         ledger: Ledger | None = None,
         budget: Budget | None = None,
         accountant: Accountant | None = None,
-        objective: Objective = default_objective,
+        objective: Objective | str = default_objective,
         learning_rate: float = 1e-3,
         optimiser: MakeOptimiser | None = None,
         schedule: Schedule = "constant",
@@ -202,6 +203,7 @@ class PrivateTraining(Training):
         declared, rows = rows is not None, public_rows(rows, rows_of(batch))
         check_delta(delta, rows=rows)
         rate = sampling_rate(rate, expected_batch_size, rows)
+        objective, terms = loss_and_terms(objective, terms)
         loss = repeated(objective, multiplicity)
         make_parameters(model, batch, objective, rows)
         check(model, batch, rows=rows, objective=loss, route=route, terms=terms).raise_if_broken()

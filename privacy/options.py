@@ -6,6 +6,8 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from pgm.model import Model
+from pgm.objectives import Objective
+from pgm.objectives import objective as default_objective
 from privacy.accounting import (
     Accountant,
     calibrate,
@@ -15,6 +17,7 @@ from privacy.accounting import (
 )
 from privacy.budget import Budget
 from privacy.clipping import AdaptiveClip, Clip, LayerClip, check_clip, sensitivity
+from privacy.gradients.per_row import Terms
 from privacy.ledger import Ledger, Release
 
 REFUSED = {
@@ -63,6 +66,28 @@ def refuse_text(**options: Any) -> None:
                 f"{name}={value!r} is text; a number is compared and computed with. "
                 f"Pass {name}={value or '1'}."
             )
+
+
+def loss_and_terms(objective: Objective | str, terms: Terms) -> tuple[Objective, Terms]:
+    """The loss by row and what becomes of its public terms, either of which may be called by name.
+
+    Raises:
+        ValueError: a name that is neither "split" nor "joint".
+
+    Example:
+        >>> loss_and_terms("joint", "split")[1]
+        'joint'
+    """
+    if not isinstance(objective, str):
+        return objective, terms
+    if objective not in ("split", "joint"):
+        raise ValueError(
+            f"objective is {objective!r}: it is a function (model, batch, *, size) -> losses by "
+            "row, such as pgm.objective or pgm.IWAE(5), or says what becomes of the terms that no "
+            "row enters: 'split' (exact, after the noise) or 'joint' (clipped with the rows), as "
+            "terms= does."
+        )
+    return default_objective, "split" if objective == "split" else "joint"
 
 
 def check_options(
