@@ -66,5 +66,5 @@ def test_what_becomes_of_public_terms_may_be_the_objectives_name(name: Any) -> N
         run = privacy.fit(model, {"x": X, "obs": Y}, **GOOD, **options)
         said.append((run.report.shared, [p.tolist() for p in model.parameters()]))
     assert said[0] == said[1] and ("exact" in said[0][0]) is (name == "split")
-    with pytest.raises(ValueError, match="'split' .* or 'joint'"):
+    with pytest.raises(ValueError, match=r"'split' .* or 'joint'"):
         privacy.fit(model, {"x": X, "obs": Y}, objective="elbo", **GOOD)
