@@ -16,6 +16,7 @@ import pgm
 from pgm.batch import Batch, as_batch
 from pgm.families import kde
 from pgm.families.kde import KDE
+from pgm.inference.bandwidth import Epanechnikov
 
 POINTS = pgm.data.load("parzen").x
 NAN = float("nan")
@@ -279,3 +280,16 @@ def test_bad_rows_are_explained() -> None:
     for verb in ("encode", "decode"):
         with pytest.raises(pgm.Unsupported, match=f"KDE cannot {verb}: .* Use "):
             getattr(pgm, verb)(model, torch.zeros(1, 2))
+
+
+def test_the_parabola_has_its_moments() -> None:
+    """Mean and variance by the midpoint rule, and those of draws."""
+    kernel = Epanechnikov(torch.tensor(1.5).double(), torch.tensor(2.0).double())
+    x = -0.5 + 4 * (torch.arange(4000).double() + 0.5) / 4000
+    p = kernel.log_prob(x).exp() / 1000
+    assert p.sum().item() == pytest.approx(1, abs=1e-6)
+    assert (p * (x - 1.5).square()).sum().item() == pytest.approx(kernel.variance.item(), abs=1e-6)
+    with pgm.seeded(0):
+        drawn = kernel.sample((20_000,))
+    assert drawn.mean().item() == pytest.approx(kernel.mean.item(), abs=4 * (0.8 / 20_000) ** 0.5)
+    assert drawn.var().item() == pytest.approx(kernel.variance.item(), rel=0.04)

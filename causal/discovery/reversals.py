@@ -16,13 +16,12 @@ Parents = list[int]
 """The parents of every node, as bits."""
 
 
-def walked(weights: Weights, layers: Layers, n: int, dice: random.Random) -> tuple[Layers, float]:
-    """Layers after a walk of n turns, and their logarithmic weight."""
+def walked(weights: Weights, layers: Layers, n: int, dice: random.Random) -> Layers:
+    """Layers after a walk of n turns."""
     parents = _drawn(weights, layers, n, dice)
     for _ in range(n):
         parents = _turned(weights, parents, dice)
-    new = layers_of(parents)
-    return new, weights.total(new)
+    return layers_of(parents)
 
 
 def layers_of(parents: Parents) -> Layers:

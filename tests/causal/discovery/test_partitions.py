@@ -41,11 +41,11 @@ def visited(graphs, move, steps: int) -> float:
 
 
 def relocate(weights, layers, n, dice):
-    return _relocated(weights, layers, n, 1.0, dice)[0]
+    return _relocated(weights, layers, n, 1.0, dice)
 
 
 def walk(weights, layers, n, dice):
-    return walked(weights, relocate(weights, layers, n, dice), n, dice)[0]
+    return walked(weights, relocate(weights, layers, n, dice), n, dice)
 
 
 def metropolis(move):
@@ -108,6 +108,16 @@ def test_chains_agree_with_exact_sums_on_cells() -> None:
         float((found.sample(2000, seed=0).ancestors.double().mean(0) - exact.ancestors).abs().max())
         < 0.08
     )
+
+
+def test_chains_agree_with_exact_sums_on_all_cells() -> None:
+    """5400 rows under known interventions: one warm-up in five ends fifty nats too low."""
+    data = pgm.data.load("sachs")
+    exact = discover(data.frame, clamped=data.clamped)
+    found = discover(
+        data.frame, clamped=data.clamped, method="mcmc", steps=12_000, chains=2, seed=0
+    )
+    assert float((found.edges - exact.edges).abs().max()) < 0.05
 
 
 def test_more_nodes_than_exact_sums_allow() -> None:

@@ -102,15 +102,21 @@ def test_linear_graphs_that_say_the_same_score_alike(seed: int, score: Score) ->
     assert forth == pytest.approx(back, abs=1e-9)
 
 
-def test_bge_is_the_probability_of_the_rows_one_after_another() -> None:
-    """The predictive of a normal-Wishart prior is a multivariate t (Geiger & Heckerman 2002)."""
-    data, score = numbers(3, rows=12), BGe(1.0, 2.0)
-    found = table(data, score)
+@pytest.mark.parametrize("score", [BGe(1.0, 2.0), BGe(0.3, 4.0)], ids=repr)
+@pytest.mark.parametrize("set_rows", [0, 5])
+def test_bge_is_the_probability_of_the_rows_one_after_another(score: BGe, set_rows: int) -> None:
+    """The predictive of a normal-Wishart prior is a multivariate t (Geiger & Heckerman 2002).
+
+    Without the rows in which the nodes were set, so that the mean of the others is not zero.
+    """
+    data, clamped = numbers(3, rows=12), torch.zeros(12, 3, dtype=torch.bool)
+    clamped[:set_rows] = True
+    found = table(data, score, clamped)
     x = torch.stack(list(data.values()), 1).numpy()
     whole = local(found, 0, ()) + local(found, 1, (0,)) + local(found, 2, (0, 1))
-    mean, weight, degrees, T = np.zeros(3), 1.0, 5.0, score.scale * np.eye(3)
-    total = 0.0
-    for row in x:
+    mean, weight, degrees = np.zeros(3), score.mean_rows, score.degrees + 3
+    total, T = 0.0, score.scale * np.eye(3)
+    for row in x[set_rows:]:
         df = degrees - 3 + 1
         shape = T * (weight + 1) / (weight * df)
         total += multivariate_t(mean, shape, df=df).logpdf(row)
