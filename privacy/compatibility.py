@@ -39,6 +39,9 @@ from privacy.watch import HARM, REMEDY, left_by_rows
 
 _TOLERANCE = 1e-4
 """Largest relative difference of the two routes, in float32."""
+_UNCLIPPED = 1e12
+_LARGE = 300
+"""Rows of a lot in which a program that is run once for all of them is looked at too."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ def check(
             *_of_another_size(made_up, by_row),
             *_wrong_gradients(made_up, by_row),
             *_unbounded(made_up, by_row),
+            *_joined_in_large_lots(synthetic_rows(model, batch, min(size, _LARGE)), by_row),
             *_tainted(by_row),
         ]
     return SelfCheck(type(model).__name__, by_row.route, by_row.reason, tuple(problems))
@@ -281,8 +285,7 @@ def _unbounded(made_up: Batch, by_row: PerRow) -> Iterator[str]:
         more = Batch({name: torch.cat([x, added[name]]) for name, x in made_up.items()})
         try:
             there = rows.clipped(more, clip, tables=tables).gradients
-            fewer = {(k[0], k[1], Size((n, *k[2][1:])), *k[3:]): t[:n] for k, t in tables.items()}
-            here = rows.clipped(made_up, clip, tables=fewer).gradients
+            here = rows.clipped(made_up, clip, tables=_of_rows(tables, slice(n))).gradients
         except (RuntimeError, ValueError, IndexError):
             continue  # no row of this model: its support was checked
         moved = _norm({name: there[name] - g for name, g in here.items()})
@@ -292,6 +295,31 @@ def _unbounded(made_up: Batch, by_row: PerRow) -> Iterator[str]:
                 f"covers {clip:.3g}: the gradient of one row depends on another. Compute each "
                 "row's loss from that row alone."
             )
+
+
+def _joined_in_large_lots(many: Batch, by_row: PerRow) -> Iterator[str]:
+    """Whether one row more adds its own gradient to many, where a program is run once for all."""
+    n, tables = rows_of(many), dict[Any, Tensor]()
+    if by_row.route not in ("ghost", "hooks") or n < 2:
+        return
+    whole = by_row.clipped(many, _UNCLIPPED, tables=tables)
+    few, one = (_of_rows(tables, rows) for rows in (slice(n - 1), slice(n - 1, n)))
+    fewer = by_row.clipped(take(many, slice(n - 1)), _UNCLIPPED, tables=few).gradients
+    alone = _loop(by_row).clipped(take(many, slice(n - 1, n)), _UNCLIPPED, tables=one)
+    moved = {name: g - fewer[name] for name, g in whole.gradients.items()}
+    off = _norm({name: moved[name] - g for name, g in alone.gradients.items()})
+    if off > 1e-2 * _norm(alone.gradients) + 1e-5 * float(whole.norms.sum()):
+        yield (
+            f"In a lot of {n} rows, one row more changes the gradient by something else than its "
+            "own: the program joins rows where there are many. Compute each row's loss from that "
+            "row alone."
+        )
+
+
+def _of_rows(tables: Tables, rows: slice) -> Tables:
+    """The noise of some of the rows."""
+    parts = {key: table[rows] for key, table in tables.items()}
+    return {(k[0], k[1], Size((len(t), *k[2][1:])), *k[3:]): t for k, t in parts.items()}
 
 
 def _added(made_up: Batch) -> Iterator[tuple[str, Batch]]:

@@ -95,6 +95,29 @@ def test_an_objective_that_is_not_by_row(
     assert message in problems(make(), objective=loss)
 
 
+class Crowded(Net):
+    """Centres rows where there are more than a few, or weighs them."""
+
+    def __init__(self, *, weighs: bool) -> None:
+        super().__init__()
+        self.weighs = weighs
+
+    def guide(self, n: int, x: Tensor) -> None:
+        h = self.encoder(x)
+        if n > 100:
+            h = h * (100 / n) if self.weighs else h - h.mean(0)
+        with pgm.rows(n):
+            pyro.sample("z", dist.Normal(h, 0.5).to_event(1))
+
+
+@pytest.mark.parametrize("weighs", [True, False])
+def test_rows_that_are_joined_in_large_lots_alone(weighs: Any) -> None:
+    model = Crowded(weighs=weighs)
+    assert "joins rows where there are many" in str(privacy.check(model, X, rows=1000))
+    assert problems(model) == "", "a table of 40 rows has no such lots"
+    assert problems(model, route="vmap", rows=1000) == "", "which sees one row at a time"
+
+
 def no_clipping(norms: Tensor, clip: float) -> Tensor:
     return torch.ones_like(norms)
 
