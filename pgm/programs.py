@@ -8,6 +8,7 @@ from typing import Any
 from pyro.infer.autoguide import AutoGuide
 from pyro.params.param_store import _MODULE_NAMESPACE_DIVIDER
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
@@ -181,18 +182,24 @@ class _Ordinary(Messenger):
         msg["done"] = msg["stop"] = True
 
     def _pyro_sample(self, msg: Any) -> None:
+        if isinstance(msg["fn"], _Subsample) and msg["name"] == self.rows:
+            whole, part = msg["fn"].size, msg["fn"].subsample_size
+            self._refuse_parts(-1, whole if part is None else part, whole)
         msg["cond_indep_stack"] = tuple(map(self._rename, msg["cond_indep_stack"]))
 
     def _rename(self, frame: Any) -> Any:
         if frame.name != self.rows:
             return frame
-        if frame.dim != -1 or (frame.full_size not in (None, frame.size)):
-            raise ValueError(
-                f"The plate {self.rows!r} has dim {frame.dim} and {frame.size} of "
-                f"{frame.full_size} rows. Rows are dimension -1, and pgm.fit makes the "
-                "minibatches: write pyro.plate(name, n, dim=-1) without subsampling."
-            )
+        self._refuse_parts(frame.dim, frame.size, frame.full_size)
         return frame._replace(name=ROWS)
+
+    def _refuse_parts(self, dim: int, size: int, full: int | None) -> None:
+        if dim != -1 or full not in (None, size):
+            raise ValueError(
+                f"The plate {self.rows!r} has dim {dim} and {size} of {full} rows. Rows are "
+                "dimension -1, and pgm.fit makes the minibatches: write pyro.plate(name, n, "
+                "dim=-1) without subsampling."
+            )
 
 
 def _key(name: str) -> str:

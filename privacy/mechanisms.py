@@ -52,6 +52,12 @@ class Spending:
         return self._sigma("prv")
 
     def _sigma(self, accountant: Accountant) -> float:
+        if self.delta == 0:
+            raise ValueError(
+                f"delta= is missing: the {self.what} gets Gaussian noise, which needs one. Pass a "
+                "probability well below 1 / rows, such as 1e-6 (or, of a count or histogram, "
+                "noise='laplace', which needs none)."
+            )
         check_delta(self.delta)
         return calibrate(self.epsilon, delta=self.delta, rate=1.0, steps=1, accountant=accountant)
 

@@ -227,7 +227,7 @@ OPEN = Schema({"age": Continuous(lower=0), "visits": Count(), "drug": Categorica
     [
         (privacy.count, (), {"ledger": None}, "nowhere to count it"),
         (privacy.count, (), {"epsilon": 0.0}, "epsilon is 0"),
-        (privacy.count, (), {"delta": None}, "delta is 0"),
+        (privacy.count, (), {"delta": None}, "delta= is missing"),
         (privacy.count, (), {"delta": 1.0}, "delta is 1"),
         (privacy.moments, (OPEN,), {}, 'Column "age" has no bounds'),
         (privacy.standardise, (OPEN,), {}, 'Column "age" has no bounds'),

@@ -68,3 +68,14 @@ def test_what_becomes_of_public_terms_may_be_the_objectives_name(name: Any) -> N
     assert said[0] == said[1] and ("exact" in said[0][0]) is (name == "split")
     with pytest.raises(ValueError, match=r"'split' .* or 'joint'"):
         privacy.fit(model, {"x": X, "obs": Y}, objective="elbo", **GOOD)
+
+
+def test_a_plate_that_makes_minibatches_of_its_own() -> None:
+    def program(x: Tensor, y: Tensor | None = None) -> None:
+        slope = pyro.param("slope", torch.tensor(0.0))
+        with pyro.plate("data", 60, subsample_size=20) as i:
+            pyro.sample("obs", dist.Normal(slope * x[i], 1.0), obs=None if y is None else y[i])
+
+    model = pgm.from_pyro(program, rows="data", observed={"y": "obs"})
+    with pytest.raises(ValueError, match=r"20 of 60 rows.* without subsampling"):
+        privacy.fit(model, {"x": Y, "obs": Y}, **GOOD)
