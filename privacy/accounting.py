@@ -231,7 +231,8 @@ def parted(history: History) -> tuple[Gaussians, tuple[Approximate, ...]]:
     return tuple((sigma, q, steps) for sigma, q, steps in gaussians if steps > 0), others
 
 
-def _rdp(gaussians: Gaussians, others: Sequence[Approximate], delta: float) -> float:
+@functools.lru_cache(maxsize=128)
+def _rdp(gaussians: Gaussians, others: tuple[Approximate, ...], delta: float) -> float:
     """Orders above 64 are tried only where they matter: at small epsilon."""
     bound, order = _best_order(gaussians, others, delta, ORDERS)
     if order == ORDERS[-1]:

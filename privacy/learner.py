@@ -102,7 +102,8 @@ class PrivateLearner:
         found = self.rows.clipped(batch, self.bound)
         public = self.rows.public_gradients(self.lot)
         _same_tensors(self.model, before)
-        self.watch.refuse(kept, batch)
+        if not self.rows.replayed:
+            self.watch.refuse(kept, batch)
         private = set(found.gradients)
         for name, parameter in self._named():
             own = found.gradients.pop(name, None)

@@ -181,6 +181,30 @@ def test_a_program_that_changes_is_found_and_run_again() -> None:
     assert_same(found, loop.clipped(batch, 0.3))
 
 
+class Hoarder(Moody):
+    """Keeps the rows, but in a bad mood alone, which it is not in when it is recorded."""
+
+    seen: Tensor | None = None
+
+    def guide(self, n: int, x: Tensor) -> None:
+        with pgm.rows(n):
+            if self.mood[0] > 1:
+                self.seen = x
+
+
+def test_rows_that_are_kept_once_nothing_is_replayed_any_more_are_found() -> None:
+    options: Any = {"accountant": "rdp", "expected_batch_size": 8, "compile": "graph", "seed": 5}
+    model = Hoarder()
+    run = privacy.PrivateTraining(model, X, epsilon=3.0, delta=1e-3, steps=9, **options)
+    steps = iter(run)
+    next(steps)
+    assert run.by_row.replayed
+    model.mood[0] = 5.0
+    with pytest.warns(TraceWarning, match="at call 2"), pytest.raises(RuntimeError, match="'seen'"):
+        list(steps)
+    assert not run.by_row.replayed
+
+
 def test_a_program_without_a_record_says_why() -> None:
     shown = example("hmm")
     batch = take(prepare(shown.model, shown.data), slice(0, 3))

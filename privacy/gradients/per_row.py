@@ -92,6 +92,7 @@ class PerRow:
         route: the route in use.
         reason: why it is not a faster one; empty if it is the fastest.
         public: whether there are public terms, split off.
+        replayed: whether a record meets the rows, and the program itself does not.
 
     Raises:
         ValueError: an unknown route, a model without trainable parameters, or half precision.
@@ -119,6 +120,7 @@ class PerRow:
         self.model, self.size, self.objective, self.terms = model, size, objective, terms
         self.route: str = route
         self.reason, self.public, self._auto = "", False, route == "auto"
+        self.replayed = False
         self._split, self._loss = Split(model, objective, size), Loss(model, self._whole)
         self._names = [name for name, p in model.named_parameters() if p.requires_grad]
         self._ghost: Ghost | None = None

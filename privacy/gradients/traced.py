@@ -117,6 +117,7 @@ class TracedRows(PerRow):
             if key not in self._frames:
                 self._frames[key] = Frame(self, self.backend, batch, clip, size)
                 self.seconds += self._frames[key].trace.seconds
+                self.replayed = True
             self._frames[key].verify()
         except (Untraceable, ImportError) as reason:  # another torch has other entry points
             self._fall_back(str(reason))
@@ -132,7 +133,7 @@ class TracedRows(PerRow):
 
     def _fall_back(self, why: str) -> None:
         late = any(frame.steps > 1 for frame in self._frames.values())
-        self.why = why
+        self.why, self.replayed = why, False
         self._frames.clear()
         self._shared.clear()
         if self.told or late:
