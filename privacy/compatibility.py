@@ -181,11 +181,12 @@ def _left_behind(model: Model, batch: Batch, by_row: PerRow) -> Iterator[str]:
         return  # the contract's check says why
     for name in sorted(left):
         yield f"Attribute {name!r} keeps what depends on the rows. {HARM} {REMEDY}"
-    before = {name: (t, t.clone()) for name, t in tensors(model)}
+    before = {name: (t, t._version, t.clone()) for name, t in tensors(model)}
     losses(made_up)
     for name, tensor in tensors(model):
-        same, value = before[name]
-        if tensor is not same or not torch.equal(tensor.nan_to_num(), value.nan_to_num()):
+        same, version, value = before[name]
+        written = tensor is not same or tensor._version != version  # as a step looks at it
+        if written or not torch.equal(tensor.nan_to_num(), value.nan_to_num()):
             yield _changed(name, "Parameter" if isinstance(tensor, nn.Parameter) else "Buffer")
 
 

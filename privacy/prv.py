@@ -42,8 +42,9 @@ def upper_bound(gaussians: Gaussians, delta: float, *, rdp: float) -> float:
         return rdp
     tail = delta / 1000
     try:
-        bound = float(found.compute_epsilon(delta - rounding(gaussians), tail, _error(rdp))[2])
-    except (RuntimeError, ValueError):
+        with _on_a_grid():
+            bound = float(found.compute_epsilon(delta - rounding(gaussians), tail, _error(rdp))[2])
+    except (RuntimeError, ValueError, FloatingPointError):
         return rdp
     return max(0.0, bound) if math.isfinite(bound) else rdp
 
@@ -54,7 +55,15 @@ def profile(gaussians: Gaussians, delta: float, *, rdp: float) -> Profile:
     if found is None:
         return lambda epsilon: 1.0
     spare = delta / 1000 + rounding(gaussians)
-    return lambda epsilon: min(1.0, float(found.compute_delta_estimate(epsilon - error)) + spare)
+
+    def bound(epsilon: float) -> float:
+        try:
+            with _on_a_grid():
+                return min(1.0, float(found.compute_delta_estimate(epsilon - error)) + spare)
+        except FloatingPointError:
+            return 1.0
+
+    return bound
 
 
 def _composed(gaussians: Gaussians, delta: float, rdp: float) -> Any:
@@ -63,10 +72,10 @@ def _composed(gaussians: Gaussians, delta: float, rdp: float) -> Any:
 
     accountant = PRVAccountant()
     accountant.history = list(gaussians)
-    with quiet():
+    with _on_a_grid():
         try:
             return accountant._get_dprv(eps_error=_error(rdp), delta_error=delta / 1000)
-        except RuntimeError:
+        except (RuntimeError, FloatingPointError):
             return None
 
 
@@ -86,4 +95,17 @@ def quiet() -> Iterator[None]:
 
     with warnings.catch_warnings(), np.errstate(divide="ignore"):
         warnings.filterwarnings("ignore", message="Optimal order is the", category=UserWarning)
+        yield
+
+
+@contextmanager
+def _on_a_grid() -> Iterator[None]:
+    """Stops Opacus where a loss overflows: it leaves NaN on the grid that epsilon is read off.
+
+    Raises:
+        FloatingPointError: it does.
+    """
+    import numpy as np
+
+    with quiet(), np.errstate(over="raise", invalid="raise"):
         yield
