@@ -55,6 +55,7 @@ class Site:
     deterministic: bool = False
     enumerated: int | None = None
     infer: dict[str, Any] = field(default_factory=dict, repr=False)
+    plate_names: Mapping[int, str] = field(default_factory=dict, repr=False)
 
     def log_prob(self) -> Tensor:
         """Log density of the value, in nats, one number an element of the batch shape.
@@ -202,6 +203,7 @@ class Run(Messenger):
             deterministic=bool(msg["infer"].get("_deterministic")),
             enumerated=msg["infer"].get("_enumerated"),
             infer=msg["infer"],
+            plate_names={f.dim: f.name for f in frames if f.vectorized},
         )
 
     def _observe(self, msg: Any) -> None:
@@ -252,9 +254,9 @@ def _check_value(msg: Any, value: Tensor) -> None:
     fn, batch_dim = msg["fn"], value.dim() - msg["fn"].event_dim
     if msg["infer"].get("_deterministic"):
         return
-    n = next((f.size for f in msg["cond_indep_stack"] if f.name == ROWS), 1)
-    rows = value.shape[batch_dim - 1] if batch_dim > 0 else 1
-    if batch_dim < 0 or value.shape[batch_dim:] != fn.event_shape or rows not in (1, n):
+    last = next((f.size for f in msg["cond_indep_stack"] if f.vectorized and f.dim == -1), 1)
+    came = value.shape[batch_dim - 1] if batch_dim > 0 else 1
+    if batch_dim < 0 or value.shape[batch_dim:] != fn.event_shape or came not in (1, last):
         raise ValueError(
             f"The value for site {msg['name']!r} has shape {tuple(value.shape)}, but the model "
             f"draws it with batch shape {tuple(fn.batch_shape)} and event shape "

@@ -10,14 +10,14 @@ import importlib
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pgm.batch import SEEN
+from pgm.inference.groups import Groups
 from pgm.inference.posterior import InferenceWarning, Posterior
 from pgm.inference.predictive import draw_enumerated, pointwise, predictive, prior_predictive
 from pgm.model import ROWS
@@ -57,7 +57,7 @@ def summary(posterior: Posterior) -> "pandas.DataFrame":
     import arviz as az
     import pandas as pd
 
-    draws = _dataset(posterior, posterior.draws, posterior.dims)
+    draws = Groups(posterior, {}, {}).draws(posterior.draws, posterior.dims)
     sample = ("chain", "draw")
     many = posterior.size[0] > 1
     columns = {
@@ -193,6 +193,8 @@ def to_arviz(
     *,
     prior: int = 0,
     enumerated: Literal["sum", "draw"] = "sum",
+    dims: Mapping[str, Sequence[str]] | None = None,
+    coords: Mapping[str, Sequence[Any]] | None = None,
     seed: int | None = None,
 ) -> Any:
     """All groups for ArviZ's plots, LOO and comparison.
@@ -200,17 +202,24 @@ def to_arviz(
     Groups: posterior, posterior_predictive (data replicated at each draw; enumerated latents are
     drawn anew), log_likelihood (by row, in nats, under the observed site's name), sample_stats,
     observed_data (missing cells are NaN) and constant_data (the context); prior and
-    prior_predictive on request. The axis of the rows is called "rows". Where a row's likelihood
-    depends on missing cells, log_likelihood is left out with a warning.
+    prior_predictive on request. The axis of the rows is called "rows", that of a plate by the
+    plate's name, and that of a frame's columns "columns", with their names along it; the levels of
+    a column stand in the attributes of its values. Where a row's likelihood depends on missing
+    cells, log_likelihood is left out with a warning.
 
     Args:
         posterior: draws of any method.
         prior: draws of the prior and of data from it; none by default.
         enumerated: whether latents that were summed out stay so, or are drawn from their posterior.
+        dims: other names for the axes of a site, after chain and draw: {"weights": ["feature"]}.
+        coords: labels along an axis by its name: {"feature": ["age", "dose"]}.
         seed: of the replicated data, the prior and the enumerated latents.
 
     Returns:
         An arviz.InferenceData, or an xarray.DataTree with ArviZ 1.x.
+
+    Raises:
+        ValueError: names or labels for another number of axes or places than there are.
 
     Example:
         >>> from pgm.families.factor import PPCA
@@ -219,32 +228,28 @@ def to_arviz(
         >>> to_arviz(posterior, seed=0).log_likelihood.sizes["rows"]
         2
     """
-    replicated, dims = predictive(posterior, seed=seed)
+    make = Groups(posterior, dims or {}, coords or {})
+    replicated, axes = predictive(posterior, seed=seed)
     stats_dims = {name: (ROWS,) for name, v in posterior.sample_stats.items() if v.dim() > 2}
     drawn, names = (
-        draw_enumerated(posterior, seed=seed)
-        if enumerated == "draw"
-        else ({}, dict(posterior.dims))
+        draw_enumerated(posterior, seed=seed) if enumerated == "draw" else ({}, posterior.dims)
     )
     groups = {
-        "posterior": _dataset(posterior, posterior.draws | drawn, posterior.dims | names),
-        "posterior_predictive": _dataset(posterior, replicated, dims),
-        "sample_stats": _dataset(posterior, posterior.sample_stats, stats_dims),
-        "observed_data": _data(posterior, [k for k in posterior.batch if k in replicated]),
-        "constant_data": _data(
-            posterior, [k for k in posterior.batch if k in posterior.model.context]
-        ),
+        "posterior": make.draws(posterior.draws | drawn, posterior.dims | names),
+        "posterior_predictive": make.draws(replicated, axes),
+        "sample_stats": make.draws(posterior.sample_stats, stats_dims),
+        "observed_data": make.data([k for k in posterior.batch if k in replicated]),
+        "constant_data": make.data([k for k in posterior.batch if k in posterior.model.context]),
     }
     if prior:
         latents, data, axes = prior_predictive(posterior, prior, seed=seed)
-        groups |= {"prior": _dataset(posterior, latents, axes)}
-        groups |= {"prior_predictive": _dataset(posterior, data, axes)}
+        groups |= {"prior": make.draws(latents, axes), "prior_predictive": make.draws(data, axes)}
     try:
         name = "+".join(replicated)
-        values = {name: pointwise(posterior)}
-        groups["log_likelihood"] = _dataset(posterior, values, {name: (ROWS,)})
+        groups["log_likelihood"] = make.draws({name: pointwise(posterior)}, {name: (ROWS,)})
     except Unsupported as why:
         warnings.warn(f"No log_likelihood: {why}", InferenceWarning, stacklevel=2)
+    make.check()
     return _gather({name: group for name, group in groups.items() if group.data_vars})
 
 
@@ -277,39 +282,6 @@ def _gather(groups: Mapping[str, "xarray.Dataset"]) -> Any:
         return xr.DataTree.from_dict(dict(groups))
     container: Any = az.InferenceData
     return container(**groups)
-
-
-def _dataset(
-    posterior: Posterior, values: Mapping[str, Tensor], dims: Mapping[str, tuple[str, ...]]
-) -> "xarray.Dataset":
-    """Tensors (chains, draws, ...) as a data set with named axes."""
-    import xarray as xr
-
-    arrays = {}
-    for name, value in values.items():
-        plain = tuple(f"{name}_dim_{i}" for i in range(value.dim() - 2))
-        named = ("chain", "draw", *dims.get(name, plain))
-        arrays[name] = (named, value.detach().cpu().numpy())
-    chains, draws = next(iter(values.values())).shape[:2] if values else posterior.size
-    return _with_rows(xr.Dataset(arrays, {"chain": range(chains), "draw": range(draws)}))
-
-
-def _data(posterior: Posterior, names: list[str]) -> "xarray.Dataset":
-    """Entries of the batch, rows first, with NaN where a cell is missing."""
-    import xarray as xr
-
-    arrays = {}
-    for name in names:
-        value, seen = posterior.batch[name], posterior.batch.get(name + SEEN)
-        if seen is not None:
-            value = value.to(torch.float64).masked_fill(~seen, math.nan)
-        rest = tuple(f"{name}_dim_{i}" for i in range(1, value.dim()))
-        arrays[name] = ((ROWS, *rest), value.cpu().numpy())
-    return _with_rows(xr.Dataset(arrays))
-
-
-def _with_rows(data: "xarray.Dataset") -> "xarray.Dataset":
-    return data.assign_coords({ROWS: range(data.sizes[ROWS])}) if ROWS in data.sizes else data
 
 
 def labelled(draws: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgm.batch import Batch, rows_of
 from pgm.enumeration import Factor, sum_product
-from pgm.model import ROWS, Model, arguments
+from pgm.model import Model, arguments
 from pgm.sites import Run, Site
 from pgm.verb import prepare
 
@@ -85,9 +85,15 @@ def latents(run: Run) -> dict[str, Site]:
 
 
 def axes(site: Site) -> tuple[str, ...]:
-    """The names of the axes of a site's value; that of the rows is "rows"."""
-    names = [f"{site.name}_dim_{i}" for i in range(site.value.dim())]
-    at = max(site.value.dim() - site.fn.event_dim - 1, 0)
-    if site.rows and names and site.value.shape[at] == site.fn.batch_shape[-1]:
-        names[at] = ROWS
+    """The names of the axes of a site's value: those of its plates, "rows" among them, or numbers.
+
+    What is computed in plates has them in front, and says nothing of what belongs to its event.
+    """
+    value, plates = site.value, site.plate_names
+    names = [f"{site.name}_dim_{i}" for i in range(value.dim())]
+    batch = -min(plates, default=0) if site.deterministic else value.dim() - site.fn.event_dim
+    for dim, plate in plates.items():
+        at = batch + dim
+        if 0 <= at < value.dim() and value.shape[at] == site.fn.batch_shape[dim]:
+            names[at] = plate
     return tuple(names)
