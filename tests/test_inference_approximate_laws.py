@@ -2,7 +2,8 @@
 
 Planted, one at a time: draws by the wrong triangle of a factor, an error of the evidence that does
 not shrink with the draws, draws chosen anew without their weights, an ELBO with a sign turned,
-moves at another temperature than the one that is reached, a mode that is not the highest.
+moves at another temperature than the one that is reached, a mode that is not the highest, a wrong
+count of particles, a loose test of what is normal.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import pgm
-from pgm.inference import InferenceWarning, evidence, laplace, resample
+from pgm.inference import InferenceWarning, evidence, laplace, resample, tempering
 from pgm.inference.approximate.lowrank import InverseHessian, LowRankNormal
 from pgm.inference.approximate.paths import find_paths
 from pgm.inference.approximate.quadratic import exact_normal
@@ -177,3 +178,28 @@ def test_the_mode_is_the_highest_that_was_found() -> None:
                 Uneven(), {"y": torch.full((5,), 4.0)}, draws=5, seed=seed, backend="graph"
             )
         assert float(found.draws["mu"].mean()) == pytest.approx(2.0, abs=0.3)
+
+
+def test_the_evidence_of_few_particles_is_no_other() -> None:
+    """A count of particles that is off by one in 32 shows at every temperature."""
+    _, log_p = law()
+    with quiet():
+        values = [
+            tempering(Tied(), rows(), particles=32, seed=seed, backend="graph").log_evidence
+            for seed in range(6)
+        ]
+    assert sum(values) / 6 == pytest.approx(log_p, abs=0.25)
+
+
+class Heavy(pgm.Model):
+    """Nearly normal: errors with thirty degrees of freedom."""
+
+    def model(self, n: int) -> None:
+        mu = pyro.sample("mu", dist.Normal(torch.zeros(()), 3.0))
+        with pgm.rows(n):
+            pyro.sample("y", dist.StudentT(30.0, mu, 1.0))
+
+
+def test_what_is_nearly_normal_is_not_taken_for_normal() -> None:
+    with pytest.raises(pgm.Unsupported, match="not normal"):
+        exact_normal(Heavy(), {"y": torch.tensor([0.2, -0.4, 0.1])}, seed=0)

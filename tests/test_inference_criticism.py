@@ -100,7 +100,7 @@ def test_other_checks_take_them_too() -> None:
     """The mean wait of three, given those three: a ratio of gammas, by draws of the posterior."""
     g = torch.distributions.Gamma(torch.tensor(4.0).double(), 1 + WAITS.double().sum())
     with pgm.seeded(0):
-        rate = g.sample(torch.Size([2, 1500]))
+        rate = g.sample(torch.Size([2, 5000]))
     batch = pgm.batch.as_batch({"y": WAITS})
     drawn = Posterior({"r": rate}, {}, Waiting(), batch, 0.0, "nuts", {"r": ()})
     one, two = (
@@ -108,7 +108,7 @@ def test_other_checks_take_them_too() -> None:
         for p in (drawn, approximate(3000))
     )
     assert one == pytest.approx(two, abs=0.03)
-    first, second = (sensitivity(p) for p in (drawn, approximate(3000)))
+    first, second = (sensitivity(p) for p in (drawn, approximate(20_000)))
     assert first.prior["r"] == pytest.approx(second.prior["r"], rel=0.15)
     assert first.likelihood["r"] == pytest.approx(second.likelihood["r"], rel=0.15)
     values = [loo_pit(p, seed=0).values["y"] for p in (drawn, approximate(3000))]
