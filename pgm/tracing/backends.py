@@ -107,16 +107,23 @@ def holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[dict[s
 def _inductor(graph: GraphModule, inputs: Sequence[Tensor]) -> Program:
     """Random numbers are torch's own, in the order of the program, so that a seed means the same.
 
-    One process compiles: starting others takes longer than these graphs do.
+    One process compiles: starting others takes longer than these graphs do. That the compiler knows
+    the processor's vector instructions is believed at first: trying them out takes inductor longer
+    than all the rest.
     """
     import torch._inductor
+    from torch._inductor.cpu_vec_isa import valid_vec_isa_list
 
     _use_matrix_products(graph)
     options = {"fallback_random": True, "compile_threads": 1, "size_asserts": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        compiled = torch._inductor.compile(graph, list(inputs), options=options)
-    program: Program = compiled
+        try:
+            believed = options | {"cpp.vec_isa_ok": True}
+            program: Program = torch._inductor.compile(graph, list(inputs), options=believed)
+        except Exception:  # of a type that differs between versions
+            valid_vec_isa_list.cache_clear()
+            program = torch._inductor.compile(graph, list(inputs), options=options)
     return program
 
 
