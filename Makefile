@@ -30,7 +30,7 @@ test: $(READY) ## format, lint, types, layers, tests, doctests, README, tutorial
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 	PYTHONPATH=.venv/arviz-1 $(BIN)/pytest -q tests/test_inference_diagnostics.py \
-		tests/test_inference_criticism.py
+		tests/test_inference_criticism.py tests/test_inference_groups.py
 
 format: $(READY) ## rewrite the code as `make test` wants it
 	$(BIN)/ruff check --fix

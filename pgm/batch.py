@@ -184,7 +184,8 @@ def _read(frame: Any, schema: Schema | None) -> Mapping[str, Tensor]:
         raise ValueError(
             "A data frame came, but the model has no schema to read it with: the levels, counts "
             "and bounds of its columns are part of the model. Set `model.schema = "
-            "pgm.Schema.infer(frame)`, pass `schema=` to `pgm.fit`, or pass tensors."
+            "pgm.Schema.infer(frame)`, pass `schema=` to `pgm.fit`, or, of numbers alone and where "
+            "no model is there yet, pass a tensor: torch.tensor(frame.to_numpy())."
         )
     return schema.encode(frame, all_missing="keep")
 

@@ -82,13 +82,18 @@ def _read_frame(frame: "pandas.DataFrame", kinds: Kinds | None, unseen: Unseen) 
 
     from causal.assess.dependence import is_levels
 
+    if twice := sorted({str(name) for name in frame.columns[frame.columns.duplicated()]}):
+        raise ValueError(
+            f"The frame has several columns called {listing(twice)}; a node has one name. Rename "
+            "or drop them."
+        )
     if holes := [str(name) for name in frame if frame[name].isna().any()]:
         raise ValueError(_holes(holes))
     if kinds is None:
         whole = [n for n in frame if pd.api.types.is_integer_dtype(frame[n])]
         if whole:
             raise ValueError(
-                f"{listing(list(map(str, whole)))} holds whole numbers, which may be levels or "
+                f"Whole numbers came in {listing(list(map(str, whole)))}, which may be levels or "
                 "numbers, and the answer depends on it. Make levels of them "
                 "(frame.astype('category')), make numbers (frame.astype(float)), or say which "
                 "score is meant: score=BDeu() takes them for levels, score=BGe() for numbers."

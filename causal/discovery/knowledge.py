@@ -89,6 +89,8 @@ def allowed(
 
 def _matrix(names: Sequence[str], arrows: Any) -> Bool[Tensor, "n n"]:
     found = torch.zeros(len(names), len(names), dtype=torch.bool)
+    if isinstance(arrows, str):
+        raise ValueError(f"{arrows!r} is text; arrows are pairs: [(cause, effect), ...].")
     for arrow in arrows.edges if isinstance(arrows, nx.Graph) else arrows:
         if isinstance(arrow, str) or len(arrow) != 2:
             raise ValueError(f"{arrow!r} is no arrow; write (cause, effect).")

@@ -136,7 +136,13 @@ def _read(clamped: Any, names: Sequence[str], rows: int) -> Tensor:
         _check_named([str(name) for name in clamped], names)
         found = torch.zeros(rows, len(names), dtype=torch.bool)
         for name in clamped:
-            found[:, list(names).index(str(name))] = _booleans(clamped[name])
+            told = _booleans(clamped[name])
+            if len(told) != rows:
+                raise ValueError(
+                    f"clamped says of {len(told)} rows whether {str(name)!r} was set, and the data "
+                    f"have {rows}. Say it of every row, in their order."
+                )
+            found[:, list(names).index(str(name))] = told
         return found
     if isinstance(clamped, Tensor) or type(clamped).__module__.partition(".")[0] == "numpy":
         array = torch.as_tensor(clamped)

@@ -228,7 +228,7 @@ def refused(sachs: Dataset):
     record = ["PKA" if bool(v) else "none" for v in clamped[:, 7]]
     yield frame.assign(Akt=frame["Akt"].where(frame.index > 0)), {}, "Cells of Akt are missing"
     yield frame.assign(Akt="low"), {}, "Akt is constant"
-    yield frame.assign(Akt=range(len(frame))), {}, "holds whole numbers"
+    yield frame.assign(Akt=range(len(frame))), {}, "Whole numbers came in Akt"
     yield frame.assign(Akt=np.linspace(0, 1, len(frame))), {"score": BDeu()}, "with fractions"
     yield frame.assign(Akt=np.linspace(0, 1, len(frame))), {}, "holds numbers and the other"
     kind = pd.CategoricalDtype(["low", "medium", "high", "huge"])
@@ -243,9 +243,12 @@ def refused(sachs: Dataset):
     yield frame, {"max_parents": 0}, "nothing to find"
     yield frame, {"method": "mcmc", "prior": "order"}, "prior is uniform over graphs"
     yield torch.zeros(3, 2).long(), {"names": ["a"]}, "1 names came"
+    yield frame.rename(columns={"Akt": "Erk"}), {}, "several columns called Erk"
+    yield frame, {"clamped": {"Akt": [True, False]}}, "of 2 rows whether 'Akt' was set"
+    yield frame, {"forbidden": "Raf -> Mek"}, "arrows are pairs"
 
 
-@pytest.mark.parametrize("case", range(16))
+@pytest.mark.parametrize("case", range(19))
 def test_bad_input_is_explained(sachs: Dataset, case: int) -> None:
     data, options, error = list(refused(sachs))[case]
     with pytest.raises(ValueError, match=error):
