@@ -18,6 +18,7 @@ Each step may depend on the outcomes of those before; its noise and rate may not
 
 import functools
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -165,8 +166,10 @@ def check_epsilon(epsilon: float) -> None:
     """Refuses an epsilon that is no budget.
 
     Raises:
+        TypeError: it is no number.
         ValueError: it is not a positive finite number.
     """
+    _check_number("epsilon", epsilon)
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise ValueError(
             f"epsilon is {epsilon}; a privacy budget is a positive finite number (1 is strong, 10 "
@@ -178,8 +181,10 @@ def check_delta(delta: float, *, rows: int | None = None) -> None:
     """Refuses a delta that is no small probability; with `rows`, one that could expose a row.
 
     Raises:
+        TypeError: it is no number.
         ValueError: it is not in (0, 1), or not below 1 / rows.
     """
+    _check_number("delta", delta)
     if not _LEAST_DELTA <= delta < 1:
         raise ValueError(
             f"delta is {delta}; it is the probability with which the guarantee may fail, strictly "
@@ -204,6 +209,14 @@ def check_accountant(accountant: str) -> None:
         raise ValueError(
             f"There is no accountant {accountant!r}: use 'prv' or 'pld' (tight), or 'rdp' "
             "(classical). GDP is an approximation and no guarantee, so it is not offered."
+        )
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"{name} is {value!r}, a {type(value).__name__}; pass a number, such as "
+            f"{'1.0' if name == 'epsilon' else '1e-5'}."
         )
 
 

@@ -116,7 +116,7 @@ def check(
     by_row = PerRow(model, size=size, objective=objective, route=route, terms=terms)
     with as_it_was(model), seeded(0):
         pgm.check(model, batch).raise_if_broken()
-    with as_it_was(model):
+    with as_it_was(model), seeded(0):
         left = [*_left_behind(model, batch, by_row)]
     if left:
         return SelfCheck(type(model).__name__, by_row.route, "not tried out", tuple(left))
@@ -169,8 +169,7 @@ def _unreached(model: Model, made_up: Batch, objective: Objective, size: int) ->
 
 def _left_behind(model: Model, batch: Batch, by_row: PerRow) -> Iterator[str]:
     """What computing a loss leaves in the model, seen on made-up rows."""
-    with seeded(0):
-        made_up = synthetic_rows(model, batch, 3)
+    made_up = synthetic_rows(model, batch, 3)
 
     def losses(rows: Batch) -> Tensor:
         return by_row.objective(model, rows, size=by_row.size)

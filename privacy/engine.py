@@ -25,6 +25,7 @@ from pgm.batch import rows_of
 from pgm.model import Model
 from privacy.clipping import Clip
 from privacy.fit import PrivateTraining
+from privacy.options import check_model
 from privacy.sitting import PrivateModule, Sitting
 
 REFUSED = {
@@ -94,6 +95,7 @@ def make_private_with_epsilon(
     """
     from privacy.opacus_objects import DrivenOptimiser, PoissonLoader
 
+    check_model(module)
     _refuse(options, data_loader, loss_reduction)
     _same_parameters(module, optimizer)
     rows = Sitting.all_rows(module, data_loader)

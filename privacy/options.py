@@ -49,6 +49,20 @@ def refuse(options: dict[str, Any], known: Sequence[str]) -> None:
         raise TypeError(f"A private fit has no option {name!r}; it has {', '.join(known)}.")
 
 
+def check_model(model: Any) -> None:
+    """Refuses what is no Model.
+
+    Raises:
+        TypeError: a module or a function came.
+    """
+    if not isinstance(model, Model):
+        raise TypeError(
+            f"A {type(model).__name__} came, and a pgm.Model is needed: the loss of every row "
+            "comes from its programs. Write a class with a `model` (and a `guide`), or take Pyro "
+            "functions in by pgm.from_pyro(model, guide, rows=..., observed=...)."
+        )
+
+
 def refuse_text(**options: Any) -> None:
     """Refuses text where a number is meant, as a form or a command line hands over.
 
@@ -221,6 +235,11 @@ def goal(
     Raises:
         ValueError: no epsilon, no delta, or two ledgers.
     """
+    if budget is not None and not isinstance(budget, Budget):
+        raise TypeError(
+            f"budget is {budget!r}; a budget is kept over all releases about these rows. Pass "
+            "budget=privacy.Budget(epsilon, delta), or epsilon= for this fit alone."
+        )
     if epsilon is None and budget is None:
         raise ValueError(
             "epsilon= is missing: how much may a row change what is published? (1 is strong, 10 "

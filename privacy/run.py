@@ -19,11 +19,10 @@ from pgm.verb import prepare
 from privacy.accounting import Accountant
 from privacy.batches import derive
 from privacy.gradients import PerRow
-from privacy.gradients.per_row import refuse_coarse
 from privacy.gradients.traced import TracedRows
 from privacy.kept import State
 from privacy.ledger import Ledger
-from privacy.options import in_memory
+from privacy.options import check_model, in_memory
 from privacy.report import statement
 from privacy.synthetic import synthetic_rows
 
@@ -108,7 +107,7 @@ def taken_in(
     model: Model, data: Any, schema: Schema | None, device: Any, dtype: torch.dtype | None
 ) -> Batch:
     """The rows as the model reads them, once it is where it will be trained."""
-    refuse_coarse(model, dtype)
+    check_model(model)
     if schema is not None:
         model.schema = schema
     model.to(device=device or _best_device(model), dtype=dtype)

@@ -138,6 +138,15 @@ class PrivateModule(Model):
         self._module = model
         self._sitting = sitting
 
+    def __getattr__(self, name: str) -> Any:
+        """What it does not have itself is the model's, as with Opacus' modules."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "_module":
+                raise
+            return getattr(self._module, name)
+
     def forward(self, batch: Any) -> Tensor:
         """The losses by row, shape (n,): NaN, with a backward pass; in evaluation mode numbers."""
         run = self._sitting.run

@@ -132,6 +132,23 @@ class DPSVI:
         return math.nan
 
     @property
+    def guide(self) -> Callable[..., Any]:
+        """The guide, as it is trained."""
+        return self.model.guide
+
+    def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:
+        """Refuses: SVI's loss of rows has no noise.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "A loss is computed from rows and has no noise: of training rows it would tell what no "
+            "epsilon covers. Those of the lots are behind reveal(); of rows that need no privacy "
+            "ask pgm.log_prob(svi.model, rows)."
+        )
+
+    @property
     def report(self) -> PrivacyReport:
         """The terms of the steps made so far."""
         return self._run.report

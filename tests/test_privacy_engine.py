@@ -55,6 +55,14 @@ def sgd(parameters: Any, lr: float) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=lr, momentum=0.5)
 
 
+def test_the_module_has_what_its_model_has() -> None:
+    model = Gaussian()
+    module, _, _ = private(model)
+    assert module.mu is model.mu
+    with pytest.raises(AttributeError, match="nothing_such"):
+        module.nothing_such  # noqa: B018
+
+
 def fitted(steps: int, **options: Any) -> tuple[Gaussian, privacy.PrivateFit]:
     model = Gaussian()
     run = privacy.fit(

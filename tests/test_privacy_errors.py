@@ -1,9 +1,11 @@
 """Bad input to a private fit: refused before anything is trained or spent, and explained."""
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pandas as pd
 import pyro
 import pyro.distributions as dist
@@ -15,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pgm
 import privacy
+from pgm.families.vae import VAE
 from pgm.objectives import objective
 from privacy.options import refuse_text
 
@@ -96,6 +99,42 @@ def test_text_where_a_number_is_meant() -> None:
     """By itself: in the suite beartype speaks before a fit does."""
     with pytest.raises(TypeError, match=r"delta='1e-5' is text.* Pass delta=1e-5"):
         refuse_text(epsilon=1.0, rows=None, delta="1e-5")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As for a user: types are checked in tests alone."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_budget_that_is_a_number() -> None:
+    refuses(Gaussian(), r"budget is 1\.0; a budget is kept over", budget=1.0)
+    for numbers in (("1", 1e-5), (1.0, "1e-5")):
+        with pytest.raises(TypeError, match="pass a number, such as"):
+            privacy.Budget(*numbers)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="it is a pair"):
+        privacy.loss_attack(Gaussian(), X[:100], X[100:], promise=1.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_model() -> None:
+    module: Any = nn.Linear(2, 1)
+    with pytest.raises(TypeError, match=r"A Linear came.*pgm\.from_pyro"):
+        privacy.fit(module, X, **GOOD)
+    loader, sgd = DataLoader(TensorDataset(X), 20), torch.optim.SGD(module.parameters(), 0.1)
+    with pytest.raises(TypeError, match="A Linear came"):
+        privacy.make_private_with_epsilon(
+            module=module,
+            optimizer=sgd,
+            data_loader=loader,
+            epochs=1,
+            target_epsilon=1.0,
+            target_delta=1e-4,
+            max_grad_norm=1.0,
+        )
 
 
 def test_rows_that_somebody_else_batches() -> None:
@@ -247,6 +286,15 @@ def test_a_check_leaves_the_model_as_it_was() -> None:
     privacy.check(model, X)
     assert torch.equal(model.mean, torch.zeros(2))
     assert model.training and not Gaussian().eval().training
+
+
+def test_a_check_and_a_fit_leave_the_global_random_state_as_it_was() -> None:
+    model, x = VAE(2, latents=1, hidden=(3,)), X.sigmoid().round()
+    state = torch.get_rng_state()
+    privacy.check(model, x).raise_if_broken()
+    assert torch.equal(torch.get_rng_state(), state)
+    privacy.fit(model, x, **GOOD)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_buffer_that_changes_later_stops_the_run() -> None:

@@ -72,6 +72,13 @@ def test_a_second_pass_is_counted_with_the_first_and_makes_other_noise() -> None
         next(seeded.lots(X, Y))
 
 
+def test_its_guide_is_at_hand_and_a_loss_of_rows_is_not() -> None:
+    svi = privacy.DPSVI(line, None, torch.optim.SGD, **SHAPE, **GOOD)
+    assert svi.guide == svi.model.guide
+    with pytest.raises(ValueError, match=r"has no noise.*pgm\.log_prob"):
+        svi.evaluate_loss(X, Y)
+
+
 def test_lots_that_are_not_its_own_are_refused() -> None:
     svi = privacy.DPSVI(line, None, torch.optim.SGD, **SHAPE, **GOOD)
     with pytest.raises(ValueError, match=r"loop over svi\.lots"):

@@ -199,12 +199,17 @@ def check_promise(confidence: float, promise: tuple[float, float] | None) -> Non
     """Refuses a confidence or a promise that is out of range.
 
     Raises:
+        TypeError: a promise that is no pair of numbers.
         ValueError: which, and what it should be.
     """
     check_confidence(confidence)
     if promise is not None:
-        check_epsilon(promise[0])
-        check_delta(promise[1])
+        try:
+            epsilon, delta = promise
+        except (TypeError, ValueError):
+            raise TypeError(f"promise is {promise!r}; it is a pair (epsilon, delta).") from None
+        check_epsilon(epsilon)
+        check_delta(delta)
 
 
 def _share(count: int, n: int, confidence: float) -> Interval:
