@@ -371,6 +371,7 @@ class PrivateTraining(Training):
             together=self.ledger.releases,
             clipping=describe(self.clip, self.release.clip),
             secure=self.secure,
+            earlier=self.earlier or "",
         )
 
     def _check(self) -> None:

@@ -17,6 +17,10 @@ NOT_COVERED = (
     "the seed: noise and lots come from pseudo-random generators, and whoever knows or guesses the "
     "seed can subtract the noise",
 )
+BEFORE = (
+    "The ledger knows nothing of it: if these are the same rows, more was spent on them than is "
+    "said here. Pass one ledger= or budget= to all fits about the same rows."
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class PrivacyReport:
         together: all releases in the ledger, this one included.
         clipping: how the gradient of a row was bounded.
         secure: whether the noise came from the system's entropy and lies on a grid.
+        earlier: the note that the model came with, of a fit that is not in the ledger.
     """
 
     release: Release
@@ -54,6 +59,7 @@ class PrivacyReport:
     together: tuple[Release, ...] = ()
     clipping: str = ""
     secure: bool = False
+    earlier: str = ""
 
     @property
     def delta(self) -> float:
@@ -93,11 +99,12 @@ class PrivacyReport:
             "self-check": "passed, on made-up rows, before the first step",
             "seed": seed,
             "ledger": self._ledger(),
+            "before": self.earlier and f"{self.earlier} {BEFORE}",
             "revealed": "; ".join(self.revealed) or "nothing",
             "not covered": "; ".join(left_out),
         }
         width = max(map(len, lines))
-        return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items() if text)
 
     def _guarantee(self) -> str:
         found = {a: self.by(a) for a in ACCOUNTANTS}

@@ -89,15 +89,14 @@ class DPSVI:
             **kwargs: the same by name.
 
         Raises:
-            ValueError: as `privacy.PrivateTraining`, nothing being trained or spent then; or a lot
-                that was left out.
+            ValueError: as `privacy.PrivateTraining`, nothing being trained or spent then; a lot
+                that was left out; or a second loop without a budget.
         """
+        self._refuse_more()
         bound = dict(zip(self._parameters, args, strict=False)) | kwargs
         data = {self._sites.get(name, name): value for name, value in bound.items()}
         training = PrivateTraining(self.model, data, **self.options)
         assert isinstance(training.source, PoissonLots)
-        if self.options.get("budget") is None:
-            self.options["ledger"] = training.ledger  # a second pass over rows is counted with it
         self._lots = HandedLots(training.source)
         training.source = self._lots
         self._training, self._steps = training, iter(training)
@@ -130,6 +129,16 @@ class DPSVI:
             )
         next(self._steps)
         return math.nan
+
+    def _refuse_more(self) -> None:
+        known = self._training
+        if known is not None and known.step + known.lost and self.options.get("budget") is None:
+            raise ValueError(
+                f"{known.step + known.lost} steps are made, and lots() gives those of all planned "
+                "steps in one loop: a second one would spend more than epsilon. Plan more steps= "
+                "beforehand, or pass budget=privacy.Budget(...), of which each loop takes what is "
+                "left."
+            )
 
     @property
     def guide(self) -> Callable[..., Any]:

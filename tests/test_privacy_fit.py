@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import pgm
 import privacy
+from pgm.families.factor import PPCA
 from pgm.families.mixture import GaussianMixture
 from pgm.families.vae import VAE
 from pgm.loop import NonFiniteLoss
@@ -257,3 +258,16 @@ def test_a_private_mixture_finds_separated_means() -> None:
     nearest = torch.cdist(centres, model.means.detach()).min(1)
     assert 13.7 <= run.epsilon <= 14.0 and sorted(nearest.indices.tolist()) == [0, 1, 2]
     assert float(nearest.values.max()) < 0.1
+
+
+def test_a_report_says_that_the_model_was_trained_before_and_the_ledger_does_not_know() -> None:
+    model, x = PPCA(2, 1), torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    options = {"epsilon": 1.0, "delta": 1e-4, "steps": 2}
+    first = privacy.fit(model, x, **options)
+    assert "The ledger knows nothing" not in str(first.report)
+    second = privacy.fit(model, x, **options)
+    assert "more was spent on them than is said here" in str(second.report)
+    ledger = privacy.Ledger()
+    for _ in range(2):
+        known = privacy.fit(PPCA(2, 1), x, ledger=ledger, **options)
+    assert known.report.earlier == "" and len(known.report.together) == 2

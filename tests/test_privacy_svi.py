@@ -57,19 +57,27 @@ def test_a_latent_slope_with_an_autoguide() -> None:
     assert svi.report.release.steps == 12 and svi.report.epsilon <= 8.0
 
 
-def test_a_second_pass_is_counted_with_the_first_and_makes_other_noise() -> None:
+def test_a_second_loop_would_spend_more_and_is_refused() -> None:
     svi = privacy.DPSVI(line, None, torch.optim.SGD, **SHAPE, **GOOD | {"seed": None})
+    for lot in svi.lots(X, Y):
+        svi.step(*lot)
+    slope = svi.model.state_dict()
+    with pytest.raises(ValueError, match="a second one would spend more than epsilon"):
+        next(svi.lots(X, Y))
+    assert len(svi.report.together) == 1 and svi.report.epsilon <= 8.0
+    assert svi.model.state_dict().keys() == slope.keys()
+
+
+def test_loops_under_a_budget_share_it() -> None:
+    budget = privacy.Budget(8.0, 1e-4)
+    options = GOOD | {"seed": None, "budget": budget, "epsilon": 3.0}
+    options.pop("delta", None)
+    svi = privacy.DPSVI(line, None, torch.optim.SGD, **SHAPE, **options)
     for _ in range(2):
         for lot in svi.lots(X, Y):
             svi.step(*lot)
-    assert len(svi.report.together) == 2
-    both = privacy.compose([r.entry for r in svi.report.together], delta=1e-4)
-    assert both > 8.0 and "2 releases in the ledger" in str(svi.model.note)
-    seeded = privacy.DPSVI(line, None, torch.optim.SGD, **SHAPE, **GOOD)
-    for lot in seeded.lots(X, Y):
-        seeded.step(*lot)
-    with pytest.raises(ValueError, match="the same noise a second time"):
-        next(seeded.lots(X, Y))
+    assert len(svi.report.together) == 2 and budget.spent <= 8.0
+    assert "2 releases in the ledger" in str(svi.model.note)
 
 
 def test_its_guide_is_at_hand_and_a_loss_of_rows_is_not() -> None:
