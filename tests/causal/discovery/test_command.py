@@ -27,4 +27,4 @@ def test_mistakes_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[st
     table.write_text("a,b\nlow,1\nhigh,2\n")
     with pytest.raises(SystemExit):
         main(["discover", str(table)])
-    assert "whole numbers" in capsys.readouterr().err
+    assert "Whole numbers came in" in capsys.readouterr().err
